@@ -1,0 +1,1 @@
+//! The messages between the CNI plugin and the agent, and the CNI types that both need.

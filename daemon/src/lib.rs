@@ -1,0 +1,1 @@
+//! What both daemons need at their rim: logging, admin server, shutdown, readiness.

@@ -1,0 +1,1 @@
+//! Wiring: starts every part of the agent and stops them in order.

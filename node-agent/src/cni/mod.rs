@@ -1,0 +1,1 @@
+//! The CNI server: the verbs of the specification over a unix socket.

@@ -1,0 +1,1 @@
+//! The kernel: links, routes, rules and the nftables table of this node.

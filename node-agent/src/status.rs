@@ -1,0 +1,1 @@
+//! Between the engine and the API server: reads ENIPool and class, writes the status.

@@ -1,0 +1,1 @@
+//! The operator: one ENIPool per node, and the allocations for all of them.

@@ -1,0 +1,1 @@
+//! What an instance type can hold, with a bundled table behind DescribeInstanceTypes.

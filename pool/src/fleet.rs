@@ -1,0 +1,1 @@
+//! The fleet planner: allocations for all nodes from one snapshot.

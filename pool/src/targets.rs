@@ -1,0 +1,1 @@
+//! Warm targets and what they mean.
