@@ -1,1 +1,505 @@
-//! Who holds which address: free, assigned, cooling.
+//! Who holds which address of the node: free, assigned or cooling, grouped by the interface and prefix it belongs to.
+//!
+//! Pure bookkeeping: no file, no clock, no EC2. What must survive a crash is in the journal.
+
+mod book;
+
+use std::collections::{BTreeMap, BTreeSet, HashMap};
+use std::net::Ipv4Addr;
+use std::time::Duration;
+
+use serde::{Deserialize, Serialize};
+
+use crate::address::Prefix;
+use crate::id::EniId;
+use crate::time::Timestamp;
+use book::{Block, BlockId, Book, Mark};
+pub use book::{Counts, Preference};
+
+/// How long an address rests after its pod is gone, before another pod may have it, unless configured otherwise. Peers
+/// may still send to the old pod for that long (the AWS plugin's `IP_COOLDOWN_PERIOD` has the same default).
+pub const DEFAULT_COOLDOWN: Duration = Duration::from_secs(30);
+
+/// One attachment of a container to a network: the key under which a runtime adds and deletes.
+///
+/// A new sandbox of the same pod has another container id, hence another key.
+#[derive(Debug, Clone, PartialEq, Eq, PartialOrd, Ord, Hash, Serialize, Deserialize)]
+pub struct AttachmentKey {
+    /// `name` of the CNI network configuration.
+    pub network: Box<str>,
+    /// `CNI_CONTAINERID`.
+    pub container_id: Box<str>,
+    /// `CNI_IFNAME`.
+    pub ifname: Box<str>,
+}
+
+impl AttachmentKey {
+    pub fn new(
+        network: impl Into<Box<str>>,
+        container_id: impl Into<Box<str>>,
+        ifname: impl Into<Box<str>>,
+    ) -> Self {
+        Self { network: network.into(), container_id: container_id.into(), ifname: ifname.into() }
+    }
+}
+
+/// The pod behind an attachment. Empty fields: the runtime did not say.
+#[derive(Debug, Clone, Default, PartialEq, Eq, Hash, Serialize, Deserialize)]
+pub struct PodRef {
+    pub namespace: Box<str>,
+    pub name: Box<str>,
+    #[serde(default)]
+    pub uid: Box<str>,
+}
+
+/// An address in the hands of a pod.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Lease {
+    pub address: Ipv4Addr,
+    /// The interface that owns the address: the pod's traffic has to leave through it.
+    pub eni: EniId,
+    /// EC2's device index of that interface; 0 is the primary.
+    pub device_index: u32,
+    pub since: Timestamp,
+}
+
+/// What [`Ledger::acquire`] answers.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub enum Acquired {
+    /// A new lease: has to be journaled before anybody hears of it.
+    New(Lease),
+    /// The same ADD again: the answer of the first time.
+    Again(Lease),
+    /// No address can be given now.
+    Empty,
+}
+
+/// State of one address.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub enum AddressState {
+    Free,
+    /// Being taken back from the interface: nobody's.
+    Withdrawn,
+    Assigned { key: AttachmentKey, pod: PodRef, since: Timestamp },
+    Cooling { until: Timestamp },
+}
+
+/// An address, where it belongs and its state.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct AddressView {
+    pub address: Ipv4Addr,
+    pub prefix: Option<Prefix>,
+    pub state: AddressState,
+}
+
+/// A lease of an address that no interface of this node holds any more, as far as we know. The pod runs on.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Stray {
+    pub address: Ipv4Addr,
+    pub key: AttachmentKey,
+    pub pod: PodRef,
+    pub since: Timestamp,
+    /// The interface that held the address when it was assigned.
+    pub eni: EniId,
+}
+
+/// Why the ledger refuses a change.
+#[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
+pub enum LedgerError {
+    #[error("{address} is held by {holder:?}")]
+    Held { address: Ipv4Addr, holder: AttachmentKey },
+    #[error("{0} is cooling")]
+    Cooling(Ipv4Addr),
+    #[error("{0} is not an address of this node")]
+    Unknown(Ipv4Addr),
+    #[error("{0} already belongs to another interface")]
+    Elsewhere(Ipv4Addr),
+}
+
+#[derive(Debug, Clone)]
+struct Entry {
+    home: Option<BlockId>,
+    holding: Holding,
+}
+
+#[derive(Debug, Clone)]
+enum Holding {
+    Free,
+    Withdrawn,
+    Assigned { key: AttachmentKey, pod: PodRef, since: Timestamp, eni: EniId },
+    Cooling { until: Timestamp },
+}
+
+/// The addresses of one node. See the module for what it promises.
+#[derive(Debug, Clone)]
+pub struct Ledger {
+    cooldown: Duration,
+    preference: Preference,
+    books: BTreeMap<EniId, Book>,
+    entries: HashMap<Ipv4Addr, Entry>,
+    keys: HashMap<AttachmentKey, Ipv4Addr>,
+    cooling: BTreeSet<(Timestamp, Ipv4Addr)>,
+}
+
+impl Ledger {
+    pub fn new(cooldown: Duration) -> Self {
+        Self {
+            cooldown,
+            preference: Preference::default(),
+            books: BTreeMap::new(),
+            entries: HashMap::new(),
+            keys: HashMap::new(),
+            cooling: BTreeSet::new(),
+        }
+    }
+
+    /// Rest of addresses released from now on.
+    pub fn set_cooldown(&mut self, cooldown: Duration) {
+        self.cooldown = cooldown;
+    }
+
+    /// Which kind of slot to fill first; the other kind still serves when nothing else is left.
+    pub fn set_preference(&mut self, preference: Preference) {
+        self.preference = preference;
+    }
+
+    // ---- interfaces ------------------------------------------------------------------------------------------------
+
+    /// Enters an interface, closed: its addresses can be entered, none is given out before [`Self::open`].
+    pub fn add_eni(&mut self, eni: &EniId, device_index: u32) {
+        self.books.entry(eni.clone()).or_insert_with(|| Book::new(device_index)).device_index = device_index;
+    }
+
+    /// Lets pods have addresses of `eni` (or stops that). Leases are untouched.
+    pub fn set_open(&mut self, eni: &EniId, open: bool) {
+        if let Some(book) = self.books.get_mut(eni) {
+            book.open = open;
+        }
+    }
+
+    /// Whether nothing of `eni` is held by a pod or cooling.
+    pub fn is_idle(&self, eni: &EniId) -> bool {
+        self.counts(eni).is_none_or(|counts| counts.assigned == 0 && counts.cooling == 0)
+    }
+
+    /// Forgets an interface and its addresses. Leases on them become [strays](Self::strays).
+    pub fn remove_eni(&mut self, eni: &EniId) {
+        let Some(book) = self.books.remove(eni) else { return };
+        for address in book.addresses() {
+            self.orphan(address);
+        }
+    }
+
+    /// Enters secondary addresses that `eni` holds. A stray lease of such an address has a home again.
+    pub fn add_addresses(&mut self, eni: &EniId, addresses: &[Ipv4Addr]) -> Result<(), LedgerError> {
+        for address in addresses {
+            self.enter(BlockId { eni: eni.clone(), prefix: None }, *address)?;
+        }
+        Ok(())
+    }
+
+    /// Enters /28 prefixes that `eni` holds.
+    pub fn add_prefixes(&mut self, eni: &EniId, prefixes: &[Prefix]) -> Result<(), LedgerError> {
+        for prefix in prefixes {
+            for address in prefix.addresses() {
+                self.enter(BlockId { eni: eni.clone(), prefix: Some(*prefix) }, address)?;
+            }
+        }
+        Ok(())
+    }
+
+    /// Sets addresses aside that are about to be taken from the interface: all of them, or none when one is in use.
+    pub fn withdraw(&mut self, addresses: &[Ipv4Addr], now: Timestamp) -> Result<(), LedgerError> {
+        self.expire(now);
+        for address in addresses {
+            match self.entries.get(address).map(|entry| &entry.holding) {
+                None => return Err(LedgerError::Unknown(*address)),
+                Some(Holding::Assigned { key, .. }) => {
+                    return Err(LedgerError::Held { address: *address, holder: key.clone() });
+                }
+                Some(Holding::Cooling { .. }) => return Err(LedgerError::Cooling(*address)),
+                Some(Holding::Free | Holding::Withdrawn) => {}
+            }
+        }
+        for address in addresses {
+            self.change(*address, Holding::Withdrawn);
+        }
+        Ok(())
+    }
+
+    /// Gives withdrawn addresses back to the pool: they were not taken from the interface after all.
+    pub fn restore(&mut self, addresses: &[Ipv4Addr]) {
+        for address in addresses {
+            if matches!(self.entries.get(address), Some(Entry { holding: Holding::Withdrawn, .. })) {
+                self.change(*address, Holding::Free);
+            }
+        }
+    }
+
+    /// Forgets addresses that the interface holds no more. A pod that holds one keeps its lease, as a stray.
+    pub fn lose(&mut self, addresses: &[Ipv4Addr]) {
+        for address in addresses {
+            self.orphan(*address);
+        }
+    }
+
+    // ---- pods ------------------------------------------------------------------------------------------------------
+
+    /// Gives `key` an address: the one it has, or a free one of the fullest place, so that other places run empty and
+    /// can be given back. Within a place the address that has rested longest.
+    pub fn acquire(&mut self, key: &AttachmentKey, pod: &PodRef, now: Timestamp) -> Acquired {
+        if let Some(lease) = self.lookup(key) {
+            return Acquired::Again(lease);
+        }
+        self.expire(now);
+        let best = self
+            .books
+            .iter()
+            .filter(|(_, book)| book.open)
+            .filter_map(|(eni, book)| book.best(self.preference).map(|(rank, prefix)| (rank, eni, prefix)))
+            .max_by(|a, b| a.0.cmp(&b.0));
+        let Some((_, eni, prefix)) = best else { return Acquired::Empty };
+        let eni = eni.clone();
+        let Some(address) = self.books.get(&eni).and_then(|book| book.next(prefix)) else { return Acquired::Empty };
+        self.change(address, Holding::Assigned { key: key.clone(), pod: pod.clone(), since: now, eni });
+        self.keys.insert(key.clone(), address);
+        self.lookup(key).map_or(Acquired::Empty, Acquired::New)
+    }
+
+    /// Enters a lease that exists already: from the journal, or from what the kernel shows.
+    pub fn adopt(
+        &mut self,
+        key: AttachmentKey,
+        pod: PodRef,
+        address: Ipv4Addr,
+        eni: EniId,
+        since: Timestamp,
+    ) -> Result<(), LedgerError> {
+        if let Some(Entry { holding: Holding::Assigned { key: holder, .. }, .. }) = self.entries.get(&address) {
+            if *holder == key {
+                return Ok(());
+            }
+            return Err(LedgerError::Held { address, holder: holder.clone() });
+        }
+        if let Some(held) = self.keys.get(&key) {
+            return Err(LedgerError::Held { address: *held, holder: key });
+        }
+        self.entries.entry(address).or_insert(Entry { home: None, holding: Holding::Free });
+        self.keys.insert(key.clone(), address);
+        self.change(address, Holding::Assigned { key, pod, since, eni });
+        Ok(())
+    }
+
+    /// Takes the address from `key`; it cools until the time in the answer. `None`: `key` holds nothing, which is fine.
+    pub fn release(&mut self, key: &AttachmentKey, now: Timestamp) -> Option<(Lease, Timestamp)> {
+        let lease = self.lookup(key)?;
+        let until = now.plus(self.cooldown);
+        self.keys.remove(key);
+        self.change(lease.address, Holding::Cooling { until });
+        if self.entries.get(&lease.address).is_some_and(|entry| entry.home.is_none()) {
+            // Not ours to rest or to give: the interface lost it while the pod ran.
+            self.orphan(lease.address);
+        }
+        Some((lease, until))
+    }
+
+    /// Lets an address of ours cool until `until`, as a journal said. In use or unknown: nothing happens. A time
+    /// further away than one cooldown (the clock was set back) is cut to that.
+    pub fn cool(&mut self, address: Ipv4Addr, until: Timestamp, now: Timestamp) {
+        let until = until.min(now.plus(self.cooldown));
+        if until > now && matches!(self.entries.get(&address), Some(Entry { holding: Holding::Free, .. })) {
+            self.change(address, Holding::Cooling { until });
+        }
+    }
+
+    /// Frees every address whose rest is over. Returns how many.
+    pub fn expire(&mut self, now: Timestamp) -> usize {
+        let mut freed = 0;
+        while let Some((until, address)) = self.cooling.first().copied().filter(|(until, _)| *until <= now) {
+            self.cooling.remove(&(until, address));
+            self.change(address, Holding::Free);
+            freed += 1;
+        }
+        freed
+    }
+
+    /// When the next cooling address becomes free.
+    pub fn next_expiry(&self) -> Option<Timestamp> {
+        self.cooling.first().map(|(until, _)| *until)
+    }
+
+    // ---- views -----------------------------------------------------------------------------------------------------
+
+    pub fn lookup(&self, key: &AttachmentKey) -> Option<Lease> {
+        let address = *self.keys.get(key)?;
+        let entry = self.entries.get(&address)?;
+        let Holding::Assigned { since, eni, .. } = &entry.holding else { return None };
+        let device_index = self.books.get(eni).map_or(0, |book| book.device_index);
+        Some(Lease { address, eni: eni.clone(), device_index, since: *since })
+    }
+
+    /// Who holds `address`.
+    pub fn holder(&self, address: Ipv4Addr) -> Option<(&AttachmentKey, &PodRef)> {
+        match &self.entries.get(&address)?.holding {
+            Holding::Assigned { key, pod, .. } => Some((key, pod)),
+            _ => None,
+        }
+    }
+
+    pub fn state(&self, address: Ipv4Addr) -> Option<AddressState> {
+        self.entries.get(&address).map(|entry| entry.holding.view())
+    }
+
+    /// All leases, in no particular order.
+    pub fn leases(&self) -> impl Iterator<Item = (&AttachmentKey, &PodRef, Lease)> {
+        self.entries.iter().filter_map(|(address, entry)| match &entry.holding {
+            Holding::Assigned { key, pod, since, eni } => {
+                let device_index = self.books.get(eni).map_or(0, |book| book.device_index);
+                Some((key, pod, Lease { address: *address, eni: eni.clone(), device_index, since: *since }))
+            }
+            _ => None,
+        })
+    }
+
+    pub fn cooling(&self) -> impl Iterator<Item = (Ipv4Addr, Timestamp)> + '_ {
+        self.cooling.iter().map(|(until, address)| (*address, *until))
+    }
+
+    /// Leases whose address no interface of ours holds.
+    pub fn strays(&self) -> impl Iterator<Item = Stray> + '_ {
+        self.entries.iter().filter(|(_, entry)| entry.home.is_none()).filter_map(|(address, entry)| {
+            match &entry.holding {
+                Holding::Assigned { key, pod, since, eni } => Some(Stray {
+                    address: *address,
+                    key: key.clone(),
+                    pod: pod.clone(),
+                    since: *since,
+                    eni: eni.clone(),
+                }),
+                _ => None,
+            }
+        })
+    }
+
+    pub fn enis(&self) -> impl Iterator<Item = &EniId> {
+        self.books.keys()
+    }
+
+    /// The addresses of `eni`, singles first, each kind in order.
+    pub fn addresses(&self, eni: &EniId) -> Vec<AddressView> {
+        let Some(book) = self.books.get(eni) else { return Vec::new() };
+        book.blocks()
+            .flat_map(|(prefix, block)| block.members().map(move |address| (prefix, address)))
+            .filter_map(|(prefix, address)| {
+                self.state(address).map(|state| AddressView { address, prefix, state })
+            })
+            .collect()
+    }
+
+    pub fn counts(&self, eni: &EniId) -> Option<Counts> {
+        self.books.get(eni).map(Book::counts)
+    }
+
+    /// Counts of each slot of `eni`: its single addresses together (`None`), and each prefix.
+    pub fn slots(&self, eni: &EniId) -> impl Iterator<Item = (Option<Prefix>, Counts)> + '_ {
+        self.books.get(eni).into_iter().flat_map(|book| book.blocks().map(|(prefix, block)| (prefix, block.counts())))
+    }
+
+    /// Single addresses of `eni` that are free, the ones that have rested least first: those that pods will get last.
+    pub fn free_singles(&self, eni: &EniId) -> impl Iterator<Item = Ipv4Addr> + '_ {
+        self.books.get(eni).into_iter().flat_map(Book::free_singles)
+    }
+
+    /// All interfaces together. Strays are not counted.
+    pub fn totals(&self) -> Counts {
+        self.books.values().map(Book::counts).fold(Counts::default(), Counts::plus)
+    }
+
+    /// Leases, strays included.
+    pub fn lease_count(&self) -> usize {
+        self.keys.len()
+    }
+
+    // ---- inside ----------------------------------------------------------------------------------------------------
+
+    fn enter(&mut self, home: BlockId, address: Ipv4Addr) -> Result<(), LedgerError> {
+        if !self.books.contains_key(&home.eni) {
+            return Err(LedgerError::Unknown(address));
+        }
+        let entry = self.entries.entry(address).or_insert(Entry { home: None, holding: Holding::Free });
+        match &entry.home {
+            Some(there) if *there == home => return Ok(()),
+            Some(_) => return Err(LedgerError::Elsewhere(address)),
+            None => {}
+        }
+        if let Holding::Assigned { eni, .. } = &mut entry.holding {
+            eni.clone_from(&home.eni);
+        }
+        let mark = entry.holding.mark();
+        entry.home = Some(home.clone());
+        self.block(&home).insert(address, mark);
+        Ok(())
+    }
+
+    /// Takes the address out of its block; a lease stays as a stray, anything else is forgotten.
+    fn orphan(&mut self, address: Ipv4Addr) {
+        let Some(entry) = self.entries.get_mut(&address) else { return };
+        let mark = entry.holding.mark();
+        if let Holding::Cooling { until } = entry.holding {
+            self.cooling.remove(&(until, address));
+        }
+        let home = entry.home.take();
+        if mark != Mark::Assigned {
+            self.entries.remove(&address);
+        }
+        if let Some(home) = home
+            && let Some(book) = self.books.get_mut(&home.eni)
+        {
+            book.remove(home.prefix, address, mark);
+        }
+    }
+
+    /// The only place where an address changes its state: entry, block and cooling queue stay of one mind.
+    fn change(&mut self, address: Ipv4Addr, to: Holding) {
+        let Some(entry) = self.entries.get_mut(&address) else { return };
+        if let Holding::Cooling { until } = entry.holding {
+            self.cooling.remove(&(until, address));
+        }
+        if let Holding::Cooling { until } = to {
+            self.cooling.insert((until, address));
+        }
+        let (from, into) = (entry.holding.mark(), to.mark());
+        entry.holding = to;
+        if let Some(home) = entry.home.clone()
+            && let Some(block) = self.books.get_mut(&home.eni).and_then(|book| book.block(home.prefix))
+        {
+            block.change(address, from, into);
+        }
+    }
+
+    fn block(&mut self, home: &BlockId) -> &mut Block {
+        self.books.entry(home.eni.clone()).or_insert_with(|| Book::new(0)).block_or_new(home.prefix)
+    }
+}
+
+impl Holding {
+    fn mark(&self) -> Mark {
+        match self {
+            Self::Free => Mark::Free,
+            Self::Withdrawn => Mark::Withdrawn,
+            Self::Assigned { .. } => Mark::Assigned,
+            Self::Cooling { .. } => Mark::Cooling,
+        }
+    }
+
+    fn view(&self) -> AddressState {
+        match self {
+            Self::Free => AddressState::Free,
+            Self::Withdrawn => AddressState::Withdrawn,
+            Self::Assigned { key, pod, since, .. } => {
+                AddressState::Assigned { key: key.clone(), pod: pod.clone(), since: *since }
+            }
+            Self::Cooling { until } => AddressState::Cooling { until: *until },
+        }
+    }
+}

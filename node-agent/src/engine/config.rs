@@ -1,0 +1,50 @@
+//! What the engine is told to aim for, after people's wishes, the class and the operator's word have been put together.
+
+use std::time::Duration;
+
+use enipool_pool::ec2::Tags;
+use enipool_pool::ledger::DEFAULT_COOLDOWN;
+use enipool_pool::node::AllocationView;
+use enipool_pool::targets::Policy;
+use enipool_pool::{SecurityGroupId, SubnetId};
+
+/// Everything about the pool that may change while the agent runs. Whole desired state: each one replaces the last.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct EffectiveConfig {
+    pub policy: Policy,
+    /// The operator's allocation; `None` while it is away: the agent then plans for itself.
+    pub allocation: Option<AllocationView>,
+    /// The most addresses that the node may ever hold, by the operator's last word.
+    pub ceiling: Option<u32>,
+    /// Pods bound to the node that need an address; `None`: not known.
+    pub demand: Option<u32>,
+    /// The kubelet's limit of pods; `None`: the instance type decides.
+    pub max_pods: Option<u32>,
+    /// Rest of an address between two pods.
+    pub cooldown: Duration,
+    /// Subnets for new interfaces, best first. Empty: the primary interface's.
+    pub subnets: Vec<SubnetId>,
+    /// Security groups of new interfaces. Empty: the primary interface's.
+    pub security_groups: Vec<SecurityGroupId>,
+    /// Tags for new interfaces, besides those that the pool needs.
+    pub eni_tags: Tags,
+    /// Whether interfaces that somebody else attached, with no tag of ours, are used for pods.
+    pub manage_untagged: bool,
+}
+
+impl Default for EffectiveConfig {
+    fn default() -> Self {
+        Self {
+            policy: Policy::default(),
+            allocation: None,
+            ceiling: None,
+            demand: None,
+            max_pods: None,
+            cooldown: DEFAULT_COOLDOWN,
+            subnets: Vec::new(),
+            security_groups: Vec::new(),
+            eni_tags: Tags::new(),
+            manage_untagged: false,
+        }
+    }
+}
