@@ -1,8 +1,11 @@
 //! Who holds which address of the node: free, assigned or cooling, grouped by the interface and prefix it belongs to.
 //!
-//! Pure bookkeeping: no file, no clock, no EC2. What must survive a crash is in the journal.
+//! Pure bookkeeping: no file, no clock, no EC2. What must survive a crash is in [`record`]; the engine writes it.
 
 mod book;
+pub mod record;
+#[cfg(test)]
+mod tests;
 
 use std::collections::{BTreeMap, BTreeSet, HashMap};
 use std::net::Ipv4Addr;
@@ -177,6 +180,13 @@ impl Ledger {
         }
     }
 
+    /// The interfaces whose addresses pods get only when no other has one: they are to run empty.
+    pub fn set_draining(&mut self, enis: &[EniId]) {
+        for (eni, book) in &mut self.books {
+            book.draining = enis.contains(eni);
+        }
+    }
+
     /// Whether nothing of `eni` is held by a pod or cooling.
     pub fn is_idle(&self, eni: &EniId) -> bool {
         self.counts(eni).is_none_or(|counts| counts.assigned == 0 && counts.cooling == 0)
@@ -296,19 +306,18 @@ impl Ledger {
         let until = now.plus(self.cooldown);
         self.keys.remove(key);
         self.change(lease.address, Holding::Cooling { until });
-        if self.entries.get(&lease.address).is_some_and(|entry| entry.home.is_none()) {
-            // Not ours to rest or to give: the interface lost it while the pod ran.
-            self.orphan(lease.address);
-        }
         Some((lease, until))
     }
 
-    /// Lets an address of ours cool until `until`, as a journal said. In use or unknown: nothing happens. A time
-    /// further away than one cooldown (the clock was set back) is cut to that.
+    /// Lets an address cool until `until`, as a journal said; it need not belong to an interface (yet). In use: nothing
+    /// happens. A time further away than one cooldown (the clock was set back) is cut to that.
     pub fn cool(&mut self, address: Ipv4Addr, until: Timestamp, now: Timestamp) {
         let until = until.min(now.plus(self.cooldown));
-        if until > now && matches!(self.entries.get(&address), Some(Entry { holding: Holding::Free, .. })) {
-            self.change(address, Holding::Cooling { until });
+        if until > now {
+            let entry = self.entries.entry(address).or_insert(Entry { home: None, holding: Holding::Free });
+            if matches!(entry.holding, Holding::Free) {
+                self.change(address, Holding::Cooling { until });
+            }
         }
     }
 
@@ -318,6 +327,9 @@ impl Ledger {
         while let Some((until, address)) = self.cooling.first().copied().filter(|(until, _)| *until <= now) {
             self.cooling.remove(&(until, address));
             self.change(address, Holding::Free);
+            if self.entries.get(&address).is_some_and(|entry| entry.home.is_none()) {
+                self.entries.remove(&address);
+            }
             freed += 1;
         }
         freed
@@ -441,15 +453,13 @@ impl Ledger {
         Ok(())
     }
 
-    /// Takes the address out of its block; a lease stays as a stray, anything else is forgotten.
+    /// Takes the address out of its block. A lease stays as a stray, and so does a rest: should the address come back
+    /// soon, it is not fresh.
     fn orphan(&mut self, address: Ipv4Addr) {
         let Some(entry) = self.entries.get_mut(&address) else { return };
         let mark = entry.holding.mark();
-        if let Holding::Cooling { until } = entry.holding {
-            self.cooling.remove(&(until, address));
-        }
         let home = entry.home.take();
-        if mark != Mark::Assigned {
+        if matches!(mark, Mark::Free | Mark::Withdrawn) {
             self.entries.remove(&address);
         }
         if let Some(home) = home

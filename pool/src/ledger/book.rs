@@ -148,20 +148,21 @@ impl Block {
 /// Places that are being given up come last. The primary interface can never be given back, so it is filled first,
 /// then the fullest interface; within one, the fullest prefix in use, then singles (they can go one by one), then an
 /// untouched prefix.
-pub(super) type Rank = (bool, bool, u32, u32, Reverse<u32>, u8, u32);
+pub(super) type Rank = (bool, bool, bool, u32, u32, Reverse<u32>, u8, u32);
 
 /// The addresses of one interface.
 #[derive(Debug, Clone)]
 pub(super) struct Book {
     pub(super) device_index: u32,
     pub(super) open: bool,
+    pub(super) draining: bool,
     singles: Block,
     prefixes: BTreeMap<Prefix, Block>,
 }
 
 impl Book {
     pub(super) fn new(device_index: u32) -> Self {
-        Self { device_index, open: false, singles: Block::default(), prefixes: BTreeMap::new() }
+        Self { device_index, open: false, draining: false, singles: Block::default(), prefixes: BTreeMap::new() }
     }
 
     pub(super) fn counts(&self) -> Counts {
@@ -225,6 +226,7 @@ impl Book {
                 };
                 let fullness = if prefix.is_some() { busy } else { 0 };
                 let rank: Rank = (
+                    !self.draining,
                     wanted,
                     self.device_index == 0,
                     sum.assigned,

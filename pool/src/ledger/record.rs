@@ -1,0 +1,331 @@
+//! What must survive a crash, as records of a journal: their text form with a checksum, and what a journal adds up to.
+//!
+//! One record is one line: eight hexadecimal digits of CRC-32, a space, JSON. A person can read it, and a line that a
+//! crash cut short cannot pass for a whole one. The file itself is the engine's.
+
+use std::collections::{BTreeMap, BTreeSet, HashMap};
+use std::net::Ipv4Addr;
+use std::time::Duration;
+
+use serde::{Deserialize, Serialize};
+
+use super::{AttachmentKey, Ledger, PodRef};
+use crate::address::Prefix;
+use crate::eni::{Holdings, Intent};
+use crate::id::{ClientToken, EniId, InstanceId};
+use crate::time::Timestamp;
+
+/// Version of the text form. Another one's journal is not read.
+pub const VERSION: u32 = 1;
+
+/// One thing that happened. Written before its effect is seen outside.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(tag = "is", rename_all = "kebab-case")]
+pub enum Record {
+    /// The first record of every journal.
+    Opened { version: u32, instance: InstanceId, at: Timestamp },
+    Assigned { key: AttachmentKey, pod: PodRef, address: Ipv4Addr, eni: EniId, at: Timestamp },
+    /// The attachment is gone; its address cools.
+    Released { key: AttachmentKey, until: Timestamp },
+    /// An address cools whose attachment the journal no longer names.
+    Cooling { address: Ipv4Addr, until: Timestamp },
+    /// An interface is about to be created.
+    Intended { intent: Intent },
+    /// EC2 created the interface of an intent.
+    Created { intent: ClientToken, eni: EniId },
+    /// Nothing is left to be done for an intent: its interface serves, or is gone, or was never made.
+    Fulfilled { intent: ClientToken },
+    /// What an interface holds now, by EC2's answers.
+    Holds { eni: EniId, holdings: Holdings, at: Timestamp },
+    /// Addresses are about to be taken from an interface.
+    Taking { eni: EniId, addresses: Vec<Ipv4Addr>, prefixes: Vec<Prefix>, at: Timestamp },
+    /// An interface is about to be detached and deleted.
+    Releasing { eni: EniId, at: Timestamp },
+    /// An interface is gone for good.
+    Gone { eni: EniId, at: Timestamp },
+}
+
+impl Record {
+    /// The record as one line, newline included.
+    pub fn encode(&self) -> Result<String, RecordError> {
+        let json = serde_json::to_string(self).map_err(|error| RecordError(error.to_string()))?;
+        Ok(format!("{:08x} {json}\n", crc32(json.as_bytes())))
+    }
+
+    /// Reads one line without its newline.
+    pub fn decode(line: &str) -> Result<Self, RecordError> {
+        let (sum, json) = line.split_once(' ').ok_or_else(|| RecordError("no checksum".into()))?;
+        if u32::from_str_radix(sum, 16) != Ok(crc32(json.as_bytes())) {
+            return Err(RecordError("the checksum does not match".into()));
+        }
+        serde_json::from_str(json).map_err(|error| RecordError(error.to_string()))
+    }
+}
+
+/// A record that cannot be read or written.
+#[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
+#[error("journal record: {0}")]
+pub struct RecordError(String);
+
+/// A journal as read.
+#[derive(Debug, Clone, Default)]
+pub struct Reading {
+    pub records: Vec<Record>,
+    /// Length of the part that ends with a whole, valid record: cut the file there before appending.
+    pub valid_bytes: usize,
+    /// Whether the last line was cut short by a crash. Nothing is lost by it: its effect was never seen.
+    pub torn: bool,
+    /// Lines before the last that could not be read: damage, to be reported.
+    pub damaged: usize,
+}
+
+/// Reads a journal. Never fails: what cannot be read is counted.
+pub fn read(bytes: &[u8]) -> Reading {
+    let mut reading = Reading::default();
+    let mut start = 0;
+    while let Some(rest) = bytes.get(start..).filter(|rest| !rest.is_empty()) {
+        let Some(length) = rest.iter().position(|byte| *byte == b'\n') else {
+            reading.torn = true;
+            break;
+        };
+        let line = rest.get(..length).and_then(|line| std::str::from_utf8(line).ok()).unwrap_or_default();
+        start = start.saturating_add(length).saturating_add(1);
+        match Record::decode(line) {
+            Ok(record) => {
+                reading.records.push(record);
+                reading.valid_bytes = start;
+            }
+            Err(_) if start == bytes.len() => reading.torn = true,
+            Err(_) => reading.damaged = reading.damaged.saturating_add(1),
+        }
+    }
+    reading
+}
+
+/// A lease as the journal knows it.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct RecordedLease {
+    pub pod: PodRef,
+    pub address: Ipv4Addr,
+    pub eni: EniId,
+    pub at: Timestamp,
+}
+
+/// Addresses taken, or about to be taken, from an interface.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Taken {
+    pub eni: EniId,
+    pub addresses: BTreeSet<Ipv4Addr>,
+    pub prefixes: BTreeSet<Prefix>,
+    pub at: Timestamp,
+}
+
+/// What a journal adds up to.
+#[derive(Debug, Clone, Default, PartialEq, Eq)]
+pub struct Recovered {
+    /// The instance that wrote it; `None`: there was no journal.
+    pub instance: Option<InstanceId>,
+    pub leases: HashMap<AttachmentKey, RecordedLease>,
+    pub cooling: HashMap<Ipv4Addr, Timestamp>,
+    /// Creations that were under way, with their interface once known.
+    pub intents: BTreeMap<ClientToken, (Intent, Option<EniId>)>,
+    /// Interfaces last known, and when that was.
+    pub holdings: BTreeMap<EniId, (Holdings, Timestamp)>,
+    pub taken: Vec<Taken>,
+    pub releasing: BTreeSet<EniId>,
+    /// Interfaces that are gone for good, and since when: a stale answer may still show them.
+    pub gone: BTreeMap<EniId, Timestamp>,
+}
+
+impl Recovered {
+    /// Adds the records up, in order.
+    pub fn from_records(records: impl IntoIterator<Item = Record>) -> Self {
+        let mut sum = Self::default();
+        for record in records {
+            sum.apply(record);
+        }
+        sum
+    }
+
+    fn apply(&mut self, record: Record) {
+        match record {
+            Record::Opened { instance, .. } => self.instance = Some(instance),
+            Record::Assigned { key, pod, address, eni, at } => {
+                self.cooling.remove(&address);
+                self.leases.insert(key, RecordedLease { pod, address, eni, at });
+            }
+            Record::Released { key, until } => {
+                if let Some(lease) = self.leases.remove(&key) {
+                    self.cooling.insert(lease.address, until);
+                }
+            }
+            Record::Cooling { address, until } => {
+                self.cooling.insert(address, until);
+            }
+            Record::Intended { intent } => {
+                self.intents.insert(intent.id.clone(), (intent, None));
+            }
+            Record::Created { intent, eni } => {
+                if let Some((_, created)) = self.intents.get_mut(&intent) {
+                    *created = Some(eni);
+                }
+            }
+            Record::Fulfilled { intent } => {
+                self.intents.remove(&intent);
+            }
+            Record::Holds { eni, holdings, at } => {
+                self.holdings.insert(eni, (holdings, at));
+            }
+            Record::Taking { eni, addresses, prefixes, at } => self.taken.push(Taken {
+                eni,
+                addresses: addresses.into_iter().collect(),
+                prefixes: prefixes.into_iter().collect(),
+                at,
+            }),
+            Record::Releasing { eni, .. } => {
+                self.releasing.insert(eni);
+            }
+            Record::Gone { eni, at } => {
+                self.releasing.remove(&eni);
+                self.holdings.remove(&eni);
+                self.taken.retain(|taken| taken.eni != eni);
+                self.gone.insert(eni, at);
+            }
+        }
+    }
+
+    /// The fewest records that add up to the same, less what is older than `forget` and can no longer matter: the
+    /// compacted journal.
+    pub fn records(&self, now: Timestamp, forget: Duration) -> Vec<Record> {
+        let mut records = Vec::new();
+        if let Some(instance) = &self.instance {
+            records.push(Record::Opened { version: VERSION, instance: instance.clone(), at: now });
+        }
+        for (eni, (holdings, at)) in &self.holdings {
+            records.push(Record::Holds { eni: eni.clone(), holdings: holdings.clone(), at: *at });
+        }
+        for (key, lease) in &self.leases {
+            let RecordedLease { pod, address, eni, at } = lease.clone();
+            records.push(Record::Assigned { key: key.clone(), pod, address, eni, at });
+        }
+        for (address, until) in self.cooling.iter().filter(|(_, until)| **until > now) {
+            records.push(Record::Cooling { address: *address, until: *until });
+        }
+        for (intent, eni) in self.intents.values() {
+            records.push(Record::Intended { intent: intent.clone() });
+            if let Some(eni) = eni {
+                records.push(Record::Created { intent: intent.id.clone(), eni: eni.clone() });
+            }
+        }
+        for taken in self.taken.iter().filter(|taken| now.since(taken.at) < forget) {
+            records.push(Record::Taking {
+                eni: taken.eni.clone(),
+                addresses: taken.addresses.iter().copied().collect(),
+                prefixes: taken.prefixes.iter().copied().collect(),
+                at: taken.at,
+            });
+        }
+        for eni in &self.releasing {
+            records.push(Record::Releasing { eni: eni.clone(), at: now });
+        }
+        for (eni, at) in self.gone.iter().filter(|(_, at)| now.since(**at) < forget) {
+            records.push(Record::Gone { eni: eni.clone(), at: *at });
+        }
+        records
+    }
+
+    /// Enters leases and rests into a ledger that knows no address yet.
+    ///
+    /// Returns the leases that could not be entered because their address has another holder: the older of two, if a
+    /// journal should ever name two.
+    pub fn enter(&self, ledger: &mut Ledger, now: Timestamp) -> Vec<(AttachmentKey, RecordedLease)> {
+        let mut leases: Vec<_> = self.leases.iter().collect();
+        leases.sort_by(|a, b| b.1.at.cmp(&a.1.at).then_with(|| a.0.cmp(b.0)));
+        let mut refused = Vec::new();
+        for (key, lease) in leases {
+            let entered =
+                ledger.adopt(key.clone(), lease.pod.clone(), lease.address, lease.eni.clone(), lease.at);
+            if entered.is_err() {
+                refused.push((key.clone(), lease.clone()));
+            }
+        }
+        for (address, until) in &self.cooling {
+            ledger.cool(*address, *until, now);
+        }
+        refused
+    }
+}
+
+const CRC_TABLE: [u32; 256] = crc_table();
+
+const fn crc_table() -> [u32; 256] {
+    let mut table = [0; 256];
+    let mut index = 0;
+    while index < 256 {
+        #[allow(clippy::cast_possible_truncation, reason = "index is below 256")]
+        let mut value = index as u32;
+        let mut bit = 0;
+        while bit < 8 {
+            value = if value & 1 == 1 { (value >> 1) ^ 0xEDB8_8320 } else { value >> 1 };
+            bit += 1;
+        }
+        table[index] = value;
+        index += 1;
+    }
+    table
+}
+
+/// CRC-32 as of IEEE 802.3.
+fn crc32(bytes: &[u8]) -> u32 {
+    let mut crc = u32::MAX;
+    for byte in bytes {
+        let index = (crc ^ u32::from(*byte)) & 0xff;
+        crc = (crc >> 8) ^ CRC_TABLE.get(index as usize).copied().unwrap_or_default();
+    }
+    !crc
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn the_checksum_is_the_well_known_one() {
+        assert_eq!(crc32(b"123456789"), 0xCBF4_3926);
+    }
+
+    fn released(container: &str) -> Record {
+        Record::Released { key: AttachmentKey::new("enipool", container, "eth0"), until: Timestamp(42) }
+    }
+
+    #[test]
+    fn a_journal_cut_at_any_byte_yields_the_records_before_the_cut() {
+        let lines: Vec<String> = (0..3).map(|n| released(&format!("c{n}")).encode().unwrap()).collect();
+        let whole = lines.concat();
+        for cut in 0..=whole.len() {
+            let reading = read(&whole.as_bytes()[..cut]);
+            let mut complete = 0;
+            let mut bytes = 0;
+            for line in &lines {
+                if bytes + line.len() <= cut {
+                    complete += 1;
+                    bytes += line.len();
+                }
+            }
+            assert_eq!(reading.records.len(), complete, "cut at {cut}");
+            assert_eq!(reading.valid_bytes, bytes);
+            assert_eq!(reading.torn, bytes != cut);
+            assert_eq!(reading.damaged, 0);
+        }
+    }
+
+    #[test]
+    fn a_flipped_bit_costs_one_record_and_is_counted() {
+        let mut bytes = [released("a"), released("b"), released("c")].map(|r| r.encode().unwrap()).concat().into_bytes();
+        let middle = bytes.len() / 2;
+        bytes[middle] ^= 1;
+        let reading = read(&bytes);
+        assert_eq!(reading.records, [released("a"), released("c")]);
+        assert_eq!((reading.damaged, reading.torn), (1, false));
+    }
+}
