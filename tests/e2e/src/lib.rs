@@ -1,1 +1,3 @@
 //! A real cluster on one machine: harness, VPC fabric, scenarios and the demo.
+
+pub mod fabric;
