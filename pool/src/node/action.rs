@@ -122,6 +122,8 @@ impl HoldReason {
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct Hold {
     pub reason: HoldReason,
+    /// Whether pods go without for it, or only what is kept ready for them.
+    pub purpose: Purpose,
     /// Addresses concerned.
     pub addresses: u32,
     pub subnet: Option<SubnetId>,

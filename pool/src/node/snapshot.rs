@@ -27,6 +27,14 @@ pub struct Snapshot {
     pub subnets: Vec<SubnetView>,
 }
 
+impl Snapshot {
+    /// Subnets for the next ENI: the operator's choice, then the candidates.
+    pub(super) fn subnets_in_order(&self) -> impl Iterator<Item = &SubnetId> {
+        let chosen = self.allocation.as_ref().and_then(|allocation| allocation.subnet.as_ref());
+        chosen.into_iter().chain(self.subnets.iter().map(|subnet| &subnet.id).filter(move |id| Some(*id) != chosen))
+    }
+}
+
 /// Who needs addresses.
 #[derive(Debug, Clone, Copy, Default, PartialEq, Eq)]
 pub struct Usage {
@@ -128,6 +136,7 @@ pub struct EniView {
     pub subnet: SubnetId,
     /// When it was attached (or created, while it is not attached).
     pub since: Timestamp,
+    /// Also while the call that sets it is under way.
     pub delete_on_termination: bool,
     /// Secondary addresses outside prefixes, the primary excluded. Those whose Unassign is under way are not in it.
     pub singles: Counts,
@@ -136,6 +145,13 @@ pub struct EniView {
     pub prefixes: Vec<PrefixView>,
     /// Assign calls under way.
     pub incoming: Vec<Supply>,
+}
+
+impl EniView {
+    /// All its addresses by state, those of prefixes included.
+    pub fn addresses(&self) -> Counts {
+        self.prefixes.iter().fold(self.singles, |sum, prefix| sum.plus(prefix.counts))
+    }
 }
 
 /// A creation under way (intent written, no id known yet).

@@ -1,0 +1,167 @@
+//! Giving back: interfaces that ran empty, prefixes and single addresses that nobody will need soon.
+//!
+//! Called only when the need is met and nothing is on its way. Assigned and cooling addresses are never touched.
+
+use std::time::Duration;
+
+use super::action::{Action, Planned, Purpose};
+use super::memory::{Call, Level, PlannerMemory, RETURN_GAP};
+use super::need::Need;
+use super::picture::{Picture, Place, count};
+use super::snapshot::{EniRole, Snapshot};
+use crate::address::Prefix;
+use crate::id::EniId;
+use crate::targets::Addressing;
+use crate::time::Timestamp;
+
+/// An interface younger than this is not given back: EC2 and IMDS take their time to agree about it.
+pub const MIN_ENI_LIFETIME: Duration = Duration::from_secs(60);
+
+/// What can be given back now, and when more can.
+#[derive(Debug, Default)]
+pub(super) struct Returns {
+    pub(super) actions: Vec<Planned>,
+    /// Addresses that these give back.
+    pub(super) addresses: u32,
+    pub(super) wake_at: Option<Timestamp>,
+}
+
+/// What goes from one interface.
+#[derive(Default)]
+struct Drop {
+    singles: u32,
+    prefixes: Vec<Prefix>,
+}
+
+/// Whether the need is met by addresses that are usable now.
+pub(super) fn satisfied(picture: &Picture, need: &Need) -> bool {
+    match picture.addressing {
+        Addressing::Prefix => picture.prefixes() >= need.prefixes && picture.held() + picture.free_now() >= need.demand,
+        Addressing::Secondary | Addressing::Mixed => picture.supply() >= need.addresses,
+    }
+}
+
+/// `level`: what was needed lately.
+pub(super) fn returns(
+    picture: &Picture,
+    snapshot: &Snapshot,
+    need: &Need,
+    level: Level,
+    memory: &PlannerMemory,
+    now: Timestamp,
+) -> Returns {
+    let mut surplus = match picture.addressing {
+        Addressing::Prefix => picture.prefixes().saturating_sub(level.prefixes),
+        Addressing::Secondary | Addressing::Mixed => picture.supply().saturating_sub(level.addresses),
+    };
+    let enough = match picture.addressing {
+        Addressing::Prefix => picture.prefixes() >= level.prefixes,
+        Addressing::Secondary | Addressing::Mixed => picture.supply() >= level.addresses,
+    };
+    // Single addresses that stand in where the limits leave no room for a whole /28.
+    let mut legacy = need.addresses.saturating_sub(need.prefixes * Prefix::SIZE + picture.holdings.single_held);
+    let targets = &snapshot.policy.targets;
+    let whole_enis_only = picture.addressing == Addressing::Secondary
+        && targets.warm_ips.is_none()
+        && targets.minimum_ips.is_none()
+        && snapshot.allocation.is_none();
+
+    let mut returns = Returns::default();
+    let due = memory.last_return.map(|last| last.plus(RETURN_GAP)).filter(|due| *due > now);
+    // The emptiest interface first.
+    for place in picture.places.iter().rev() {
+        if !place.ready() || is_leaving(place) {
+            continue;
+        }
+        let goes = !place.keep && !place.eni.primary && place.counts.held() == 0;
+        if goes && (enough || place.eni.role == EniRole::Retiring) {
+            returns.release(place, due, memory, now);
+            continue;
+        }
+        let drop = if !place.keep {
+            let only_whole = whole_enis_only && place.for_pods;
+            if only_whole || (place.for_pods && !enough) { Drop::default() } else { Drop::everything(place) }
+        } else {
+            match picture.addressing {
+                Addressing::Secondary => {
+                    Drop { singles: take(&mut surplus, place.eni.singles.free), ..Drop::all_prefixes(place) }
+                }
+                Addressing::Prefix => {
+                    let kept = take(&mut legacy, place.eni.singles.free);
+                    let prefixes: Vec<_> = place.empty_prefixes().take(surplus as usize).collect();
+                    surplus -= count(prefixes.iter());
+                    Drop { singles: place.eni.singles.free - kept, prefixes }
+                }
+                Addressing::Mixed => {
+                    let prefixes: Vec<_> = place.empty_prefixes().take((surplus / Prefix::SIZE) as usize).collect();
+                    surplus -= count(prefixes.iter()) * Prefix::SIZE;
+                    Drop { singles: 0, prefixes }
+                }
+            }
+        };
+        returns.unassign(&place.eni.id, drop, due, memory, now);
+    }
+    if picture.addressing == Addressing::Mixed && returns.actions.is_empty() {
+        // Prefixes go before single addresses: each gives back sixteen for one call.
+        for place in picture.places.iter().rev().filter(|place| place.keep && place.ready() && !is_leaving(place)) {
+            let drop = Drop { singles: take(&mut surplus, place.eni.singles.free), prefixes: Vec::new() };
+            returns.unassign(&place.eni.id, drop, due, memory, now);
+        }
+    }
+    returns
+}
+
+impl Returns {
+    fn release(&mut self, place: &Place, due: Option<Timestamp>, memory: &PlannerMemory, now: Timestamp) {
+        let grown_up = place.eni.since.plus(MIN_ENI_LIFETIME);
+        let later = [due, Some(grown_up).filter(|at| *at > now), memory.blocked(Call::Release, now).map(|b| b.until)];
+        if let Some(at) = later.into_iter().flatten().max() {
+            self.wake(at);
+            return;
+        }
+        self.addresses += place.counts.free;
+        self.push(Action::Release { eni: place.eni.id.clone() });
+    }
+
+    fn unassign(&mut self, eni: &EniId, drop: Drop, due: Option<Timestamp>, memory: &PlannerMemory, now: Timestamp) {
+        let Drop { singles, prefixes } = drop;
+        if singles == 0 && prefixes.is_empty() {
+            return;
+        }
+        let later = [due, memory.blocked(Call::Unassign, now).map(|block| block.until)];
+        if let Some(at) = later.into_iter().flatten().max() {
+            self.wake(at);
+            return;
+        }
+        self.addresses += singles + count(prefixes.iter()) * Prefix::SIZE;
+        self.push(Action::Unassign { eni: eni.clone(), singles, prefixes });
+    }
+
+    fn push(&mut self, action: Action) {
+        self.actions.push(Planned { action, purpose: Purpose::Return });
+    }
+
+    fn wake(&mut self, at: Timestamp) {
+        self.wake_at = Some(self.wake_at.map_or(at, |earlier| earlier.min(at)));
+    }
+}
+
+impl Drop {
+    fn everything(place: &Place) -> Self {
+        Self { singles: place.eni.singles.free, prefixes: place.empty_prefixes().collect() }
+    }
+
+    fn all_prefixes(place: &Place) -> Self {
+        Self { singles: 0, prefixes: place.empty_prefixes().collect() }
+    }
+}
+
+fn is_leaving(place: &Place) -> bool {
+    place.eni.singles_leaving > 0 || place.eni.prefixes.iter().any(|prefix| prefix.leaving)
+}
+
+fn take(from: &mut u32, most: u32) -> u32 {
+    let taken = (*from).min(most);
+    *from -= taken;
+    taken
+}

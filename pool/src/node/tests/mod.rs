@@ -1,0 +1,6 @@
+//! The planner against a toy EC2 that grants, refuses and takes its time.
+
+mod fill;
+mod properties;
+mod toy;
+mod traps;
