@@ -1,1 +1,13 @@
-//! What both daemons need at their rim: logging, admin server, shutdown, readiness.
+//! What both daemons, operator and node agent, need at their rim: logs, the admin server, readiness and an orderly end.
+//!
+//! It knows neither Kubernetes nor AWS nor addresses, and decides nothing.
+
+pub mod admin;
+pub mod logging;
+pub mod readiness;
+pub mod shutdown;
+
+pub use admin::{Access, AdminServer, Answer, Request};
+pub use logging::{LogFile, LogFormat, LogGuard, LogOptions};
+pub use readiness::{Gate, Readiness};
+pub use shutdown::Shutdown;

@@ -1,0 +1,88 @@
+//! The generated manifests are what the types say, and the API server can take them.
+
+use std::path::Path;
+
+use enipool_crds::{ENIPool, ENIPoolClass, Reason, fixtures, manifest};
+use k8s_openapi::apiextensions_apiserver::pkg::apis::apiextensions::v1::JSONSchemaProps;
+use kube::CustomResourceExt;
+
+fn schema(crd: &k8s_openapi::apiextensions_apiserver::pkg::apis::apiextensions::v1::CustomResourceDefinition) -> JSONSchemaProps {
+    crd.spec.versions[0].schema.clone().unwrap().open_api_v3_schema.unwrap()
+}
+
+fn field(path: &str, props: &JSONSchemaProps) -> JSONSchemaProps {
+    path.split('.').fold(props.clone(), |props, name| props.properties.unwrap()[name].clone())
+}
+
+#[test]
+fn the_checked_in_manifests_are_the_generated_ones() {
+    let root = Path::new(env!("CARGO_MANIFEST_DIR")).parent().unwrap();
+    for folder in manifest::FOLDERS {
+        for (name, expected) in manifest::all().unwrap() {
+            let file = root.join(folder).join(name);
+            let found = std::fs::read_to_string(&file).unwrap_or_default();
+            assert!(found == expected, "{} is out of date: run `make generate`", file.display());
+        }
+    }
+}
+
+#[test]
+fn kubectl_explain_has_an_answer_for_every_field() {
+    fn walk(path: &str, props: &JSONSchemaProps, missing: &mut Vec<String>) {
+        for (name, child) in props.properties.iter().flatten() {
+            let path = format!("{path}.{name}");
+            let known_by_kubernetes = path.ends_with(".metadata");
+            if child.description.is_none() && !known_by_kubernetes {
+                missing.push(path.clone());
+            }
+            walk(&path, child, missing);
+        }
+    }
+    let mut missing = Vec::new();
+    for crd in [ENIPool::crd(), ENIPoolClass::crd()] {
+        walk(&crd.spec.names.kind, &schema(&crd), &mut missing);
+    }
+    assert!(missing.is_empty(), "without a description: {missing:?}");
+}
+
+#[test]
+fn numbers_have_a_format_that_the_api_server_knows() {
+    let text = serde_json::to_string(&[ENIPool::crd(), ENIPoolClass::crd()]).unwrap();
+    for unknown in ["\"uint8\"", "\"uint16\"", "\"uint32\"", "\"uint64\"", "\"uint\"", "\"int8\"", "\"int16\""] {
+        assert!(!text.contains(unknown), "{unknown}");
+    }
+}
+
+#[test]
+fn the_conditions_field_explains_every_reason() {
+    let explained = field("status.conditions", &schema(&ENIPool::crd())).description.unwrap();
+    for reason in Reason::ALL {
+        assert!(explained.contains(&format!("`{reason}`")), "{reason}");
+    }
+}
+
+#[test]
+fn columns_come_in_the_order_that_people_read_them() {
+    let crd = ENIPool::crd();
+    let columns = crd.spec.versions[0].additional_printer_columns.clone().unwrap();
+    let names = |wide: bool| -> Vec<String> {
+        columns.iter().filter(|c| (c.priority == Some(1)) == wide).map(|c| c.name.to_uppercase()).collect()
+    };
+    assert_eq!(names(false).join(" "), "TYPE ENIS MAX IPS ASSIGNED FREE WARM READY REASON AGE");
+    assert_eq!(names(true).join(" "), "SUBNET CEILING DEMAND THROTTLES INSTANCE");
+}
+
+#[test]
+fn the_status_of_the_largest_instance_stays_under_sixteen_kilobytes() {
+    let pool = fixtures::pool_with_enis("ip-10-0-255-255.eu-west-1.compute.internal", 15, 49, 700);
+    let size = serde_json::to_vec(&pool.status).unwrap().len();
+    assert!(size < 16 * 1024 / 2, "{size} bytes, and field ownership doubles it");
+}
+
+#[test]
+fn an_eni_state_of_a_newer_agent_does_not_hide_the_pool() {
+    let mut pool = serde_json::to_value(fixtures::pool_with_enis("a", 1, 9, 0)).unwrap();
+    pool["status"]["enis"][0]["state"] = "Teleporting".into();
+    let pool: ENIPool = serde_json::from_value(pool).unwrap();
+    assert_eq!(pool.status.unwrap().enis[0].state, enipool_crds::EniState::Unknown);
+}
