@@ -22,7 +22,6 @@ use crate::settings::TargetFields;
     plural = "enipoolclasses",
     singular = "enipoolclass",
     shortname = "enipc",
-    category = "enipool",
     status = "ENIPoolClassStatus",
     derive = "PartialEq",
     derive = "Default",

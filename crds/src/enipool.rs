@@ -32,7 +32,6 @@ pub enum Operations {
     plural = "enipools",
     singular = "enipool",
     shortname = "enip",
-    category = "enipool",
     status = "ENIPoolStatus",
     derive = "PartialEq",
     derive = "Default",
