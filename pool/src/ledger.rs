@@ -37,11 +37,7 @@ pub struct AttachmentKey {
 }
 
 impl AttachmentKey {
-    pub fn new(
-        network: impl Into<Box<str>>,
-        container_id: impl Into<Box<str>>,
-        ifname: impl Into<Box<str>>,
-    ) -> Self {
+    pub fn new(network: impl Into<Box<str>>, container_id: impl Into<Box<str>>, ifname: impl Into<Box<str>>) -> Self {
         Self { network: network.into(), container_id: container_id.into(), ifname: ifname.into() }
     }
 }
@@ -83,8 +79,14 @@ pub enum AddressState {
     Free,
     /// Being taken back from the interface: nobody's.
     Withdrawn,
-    Assigned { key: AttachmentKey, pod: PodRef, since: Timestamp },
-    Cooling { until: Timestamp },
+    Assigned {
+        key: AttachmentKey,
+        pod: PodRef,
+        since: Timestamp,
+    },
+    Cooling {
+        until: Timestamp,
+    },
 }
 
 /// An address, where it belongs and its state.
@@ -402,9 +404,7 @@ impl Ledger {
         let Some(book) = self.books.get(eni) else { return Vec::new() };
         book.blocks()
             .flat_map(|(prefix, block)| block.members().map(move |address| (prefix, address)))
-            .filter_map(|(prefix, address)| {
-                self.state(address).map(|state| AddressView { address, prefix, state })
-            })
+            .filter_map(|(prefix, address)| self.state(address).map(|state| AddressView { address, prefix, state }))
             .collect()
     }
 

@@ -170,8 +170,7 @@ impl Book {
     }
 
     pub(super) fn blocks(&self) -> impl Iterator<Item = (Option<Prefix>, &Block)> {
-        std::iter::once((None, &self.singles))
-            .chain(self.prefixes.iter().map(|(prefix, block)| (Some(*prefix), block)))
+        std::iter::once((None, &self.singles)).chain(self.prefixes.iter().map(|(prefix, block)| (Some(*prefix), block)))
     }
 
     pub(super) fn addresses(&self) -> Vec<Ipv4Addr> {

@@ -23,26 +23,64 @@ pub const VERSION: u32 = 1;
 #[serde(tag = "is", rename_all = "kebab-case")]
 pub enum Record {
     /// The first record of every journal.
-    Opened { version: u32, instance: InstanceId, at: Timestamp },
-    Assigned { key: AttachmentKey, pod: PodRef, address: Ipv4Addr, eni: EniId, at: Timestamp },
+    Opened {
+        version: u32,
+        instance: InstanceId,
+        at: Timestamp,
+    },
+    Assigned {
+        key: AttachmentKey,
+        pod: PodRef,
+        address: Ipv4Addr,
+        eni: EniId,
+        at: Timestamp,
+    },
     /// The attachment is gone; its address cools.
-    Released { key: AttachmentKey, until: Timestamp },
+    Released {
+        key: AttachmentKey,
+        until: Timestamp,
+    },
     /// An address cools whose attachment the journal no longer names.
-    Cooling { address: Ipv4Addr, until: Timestamp },
+    Cooling {
+        address: Ipv4Addr,
+        until: Timestamp,
+    },
     /// An interface is about to be created.
-    Intended { intent: Intent },
+    Intended {
+        intent: Intent,
+    },
     /// EC2 created the interface of an intent.
-    Created { intent: ClientToken, eni: EniId },
+    Created {
+        intent: ClientToken,
+        eni: EniId,
+    },
     /// Nothing is left to be done for an intent: its interface serves, or is gone, or was never made.
-    Fulfilled { intent: ClientToken },
+    Fulfilled {
+        intent: ClientToken,
+    },
     /// What an interface holds now, by EC2's answers.
-    Holds { eni: EniId, holdings: Holdings, at: Timestamp },
+    Holds {
+        eni: EniId,
+        holdings: Holdings,
+        at: Timestamp,
+    },
     /// Addresses are about to be taken from an interface.
-    Taking { eni: EniId, addresses: Vec<Ipv4Addr>, prefixes: Vec<Prefix>, at: Timestamp },
+    Taking {
+        eni: EniId,
+        addresses: Vec<Ipv4Addr>,
+        prefixes: Vec<Prefix>,
+        at: Timestamp,
+    },
     /// An interface is about to be detached and deleted.
-    Releasing { eni: EniId, at: Timestamp },
+    Releasing {
+        eni: EniId,
+        at: Timestamp,
+    },
     /// An interface is gone for good.
-    Gone { eni: EniId, at: Timestamp },
+    Gone {
+        eni: EniId,
+        at: Timestamp,
+    },
 }
 
 impl Record {
@@ -243,8 +281,7 @@ impl Recovered {
         leases.sort_by(|a, b| b.1.at.cmp(&a.1.at).then_with(|| a.0.cmp(b.0)));
         let mut refused = Vec::new();
         for (key, lease) in leases {
-            let entered =
-                ledger.adopt(key.clone(), lease.pod.clone(), lease.address, lease.eni.clone(), lease.at);
+            let entered = ledger.adopt(key.clone(), lease.pod.clone(), lease.address, lease.eni.clone(), lease.at);
             if entered.is_err() {
                 refused.push((key.clone(), lease.clone()));
             }
@@ -321,7 +358,8 @@ mod tests {
 
     #[test]
     fn a_flipped_bit_costs_one_record_and_is_counted() {
-        let mut bytes = [released("a"), released("b"), released("c")].map(|r| r.encode().unwrap()).concat().into_bytes();
+        let mut bytes =
+            [released("a"), released("b"), released("c")].map(|r| r.encode().unwrap()).concat().into_bytes();
         let middle = bytes.len() / 2;
         bytes[middle] ^= 1;
         let reading = read(&bytes);
