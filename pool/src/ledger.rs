@@ -311,6 +311,13 @@ impl Ledger {
         Some((lease, until))
     }
 
+    /// Takes back a lease of which nobody has heard: its address is free at once.
+    pub fn undo(&mut self, key: &AttachmentKey) {
+        if let Some(address) = self.keys.remove(key) {
+            self.change(address, Holding::Free);
+        }
+    }
+
     /// Lets an address cool until `until`, as a journal said; it need not belong to an interface (yet). In use: nothing
     /// happens. A time further away than one cooldown (the clock was set back) is cut to that.
     pub fn cool(&mut self, address: Ipv4Addr, until: Timestamp, now: Timestamp) {

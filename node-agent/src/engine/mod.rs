@@ -1,17 +1,18 @@
 //! The node's pool of addresses: who holds which, and the EC2 calls that keep enough of them at hand.
 //!
 //! [`Pool`] is the handle that the rest of the agent uses. Behind it a state machine without I/O decides
-//! ([`machine`]), and a task carries its effects out. Nothing here plumbs a pod or talks to Kubernetes.
+//! ([`machine::Machine`]), and a task carries its effects out. Nothing here plumbs a pod or talks to Kubernetes.
 
 mod config;
 mod error;
+pub mod machine;
 mod port;
 mod view;
 
 pub use config::EffectiveConfig;
 pub use enipool_pool::ledger::{AttachmentKey, Lease, PodRef};
 pub use error::{AcquireError, Shortage};
-pub use port::{HostEni, HostPicture, HostPod, HostView, Kernel, KernelError, LinkEvent};
+pub use port::{HostEni, HostPicture, HostPod, HostView, Kernel, KernelError};
 pub use view::{
     ActionView, CallCounts, CapacityView, Ec2ErrorView, EniState, EniView, InstanceView, IntentView, Notice, Phase,
     PoolSnapshot, WaitingView,

@@ -1,7 +1,9 @@
 //! What the engine needs of the node's kernel. The dataplane implements it; tests have their own.
 
+use std::collections::BTreeSet;
 use std::future::Future;
 use std::net::Ipv4Addr;
+use std::time::Duration;
 
 use enipool_pool::{EniId, MacAddress, Prefix, SubnetCidr};
 use ipnet::Ipv4Net;
@@ -39,16 +41,7 @@ pub struct HostPod {
 pub struct HostView {
     pub pods: Vec<HostPod>,
     /// MACs of all links that exist.
-    pub links: Vec<MacAddress>,
-}
-
-/// A link that came or went.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub enum LinkEvent {
-    Appeared(MacAddress),
-    Gone(MacAddress),
-    /// Events were lost: look again.
-    Overrun,
+    pub links: BTreeSet<MacAddress>,
 }
 
 /// The kernel refused, or could not be asked.
@@ -61,6 +54,10 @@ pub trait Kernel: Send + Sync + 'static {
     /// Brings the host to this state. Idempotent.
     fn apply(&self, picture: &HostPicture) -> impl Future<Output = Result<(), KernelError>> + Send;
     fn observe(&self) -> impl Future<Output = Result<HostView, KernelError>> + Send;
-    /// Links that come and go from now on. Bounded; a slow reader gets [`LinkEvent::Overrun`].
-    fn link_events(&self) -> tokio::sync::mpsc::Receiver<LinkEvent>;
+    /// Ends when a link with this MAC exists; an error after `timeout`. Driven by the kernel's events, not by polling.
+    fn wait_link(
+        &self,
+        mac: MacAddress,
+        timeout: Duration,
+    ) -> impl Future<Output = Result<(), KernelError>> + Send;
 }

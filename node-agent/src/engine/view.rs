@@ -170,6 +170,8 @@ pub struct PoolSnapshot {
     pub shortage: Option<Shortage>,
     /// What the planner says about its last plan, for a person.
     pub decision: String,
+    /// Addresses that the node should hold, by its last plan.
+    pub target: u32,
     pub last_ec2_error: Option<Ec2ErrorView>,
     pub calls: BTreeMap<Action, CallCounts>,
     pub config: Arc<EffectiveConfig>,

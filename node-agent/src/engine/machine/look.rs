@@ -1,0 +1,313 @@
+//! What the machine makes of EC2's Describe answers and of IMDS's hints.
+//!
+//! An answer is merged into what we know. It proves absence only when nothing of ours was changing at the time.
+
+use std::collections::BTreeSet;
+
+use enipool_pool::ec2::{Ec2Error, Eni};
+use enipool_pool::eni::{Holdings, Role, SETTLING, is_orphan, merge, role};
+use enipool_pool::imds::{ImdsEni, ImdsError};
+use enipool_pool::ledger::AddressState;
+use enipool_pool::ledger::record::Record;
+use enipool_pool::{EniId, Timestamp};
+
+use super::entry::{Entry, Foreign, Leaving, Stage};
+use super::{Look, Machine};
+
+/// Looks by IMDS in a row that must contradict us before EC2 is asked: IMDS lags.
+const MISMATCHES: u32 = 2;
+
+impl Machine {
+    pub(super) fn looked(
+        &mut self,
+        look: &Look,
+        asked_at: Timestamp,
+        result: Result<Vec<Eni>, Ec2Error>,
+        now: Timestamp,
+    ) {
+        let enis = match (result, look) {
+            (Ok(enis), _) => enis,
+            (Err(_), Look::Intent(id)) => return self.retry_creation(id, now),
+            (Err(_), Look::Orphans(_)) => {
+                let pause = self.pause(8, std::time::Duration::from_secs(1), SETTLING);
+                self.timers.orphans = Some(now.plus(pause));
+                return;
+            }
+            (Err(_), _) => return self.look_failed(now),
+        };
+        self.timers.look_failures = 0;
+        match look {
+            Look::Attached(_) => self.looked_at_attached(&enis, asked_at, now),
+            Look::Enis(ids) => self.looked_at_some(ids, &enis, asked_at, now),
+            Look::Intent(id) => match enis.first() {
+                Some(eni) => self.created(id, eni, now),
+                None => {
+                    let begun = self.creations.get(id).map(|creation| creation.intent.at);
+                    if begun.is_some_and(|at| asked_at >= at.plus(SETTLING)) {
+                        self.drop_creation(id);
+                    } else {
+                        self.retry_creation(id, now);
+                    }
+                }
+            },
+            Look::Orphans(_) => self.adopt_orphans(&enis, now),
+        }
+    }
+
+    fn looked_at_attached(&mut self, enis: &[Eni], asked_at: Timestamp, now: Timestamp) {
+        let mut seen = BTreeSet::new();
+        for eni in enis {
+            seen.insert(eni.id.clone());
+            if self.enis.contains_key(&eni.id) {
+                self.merge_entry(eni, asked_at, now);
+            } else if !self.gone.get(&eni.id).is_some_and(|at| asked_at < at.plus(SETTLING)) {
+                self.meet(eni, now);
+            }
+        }
+        self.foreign.retain(|id, _| seen.contains(id));
+        let missing: Vec<EniId> = self
+            .enis
+            .iter()
+            .filter(|(id, entry)| entry.stage.is_attached() && !seen.contains(*id))
+            .map(|(id, _)| id.clone())
+            .collect();
+        for id in missing {
+            self.miss(&id, asked_at, now);
+        }
+    }
+
+    fn looked_at_some(&mut self, ids: &[EniId], enis: &[Eni], asked_at: Timestamp, now: Timestamp) {
+        for eni in enis {
+            self.merge_entry(eni, asked_at, now);
+        }
+        for id in ids.iter().filter(|id| !enis.iter().any(|eni| eni.id == **id)) {
+            self.miss(id, asked_at, now);
+        }
+    }
+
+    /// An attached interface that we do not know.
+    pub(super) fn meet(&mut self, eni: &Eni, now: Timestamp) {
+        let Some(attachment) = &eni.attachment else { return };
+        if let Role::Foreign(because) = role(eni, &self.me.instance, self.config.manage_untagged) {
+            let holdings = Holdings::of(eni);
+            let network_card = attachment.network_card;
+            let since = self.foreign.get(&eni.id).map_or(now, |known| known.since);
+            self.foreign.insert(eni.id.clone(), Foreign { holdings, network_card, because, since });
+            return;
+        }
+        self.foreign.remove(&eni.id);
+        let mut entry = Entry::new(Holdings::of(eni), Stage::Attached, now);
+        entry.attachment = Some(attachment.id.clone());
+        entry.delete_on_termination = attachment.delete_on_termination;
+        // Not changed by us just now: answers about it can be believed.
+        entry.changed_at = Timestamp(0);
+        self.enis.insert(eni.id.clone(), entry);
+        self.ledger.add_eni(&eni.id, attachment.device_index);
+        self.enter_all(&eni.id);
+        self.record_holdings(&eni.id);
+        self.await_link(&eni.id, now);
+        self.prefer();
+    }
+
+    /// Merges an answer about an interface that we know.
+    fn merge_entry(&mut self, eni: &Eni, asked_at: Timestamp, now: Timestamp) {
+        let id = &eni.id;
+        let busy = self.is_busy(id);
+        let Some(entry) = self.enis.get_mut(id) else { return };
+        if busy {
+            // It is being changed: what the answer says may be older or newer than that.
+            entry.doubtful = true;
+            self.look_at(now.plus(SETTLING));
+            return;
+        }
+        let here = eni.attachment.as_ref().filter(|a| a.instance.as_ref() == Some(&self.me.instance));
+        let settled = entry.changed_at.plus(SETTLING);
+        let conclusive = asked_at >= settled;
+        match here {
+            Some(attachment) if matches!(entry.stage, Stage::Detached | Stage::Attaching) => {
+                // An attach whose answer we never had.
+                let (attachment, device_index) = (attachment.clone(), attachment.device_index);
+                self.attached(id, attachment.id, device_index, now);
+                if let Some(entry) = self.enis.get_mut(id) {
+                    entry.delete_on_termination = attachment.delete_on_termination;
+                }
+            }
+            Some(attachment) => {
+                entry.attachment = Some(attachment.id.clone());
+                entry.delete_on_termination |= attachment.delete_on_termination;
+                if entry.stage == Stage::Deleting && conclusive {
+                    entry.stage = Stage::Detaching;
+                }
+                if entry.stage == Stage::Detaching {
+                    entry.retry_at = Some(now);
+                }
+            }
+            None if eni.attachment.is_some() => {
+                self.notice(now, "VanishedENI", format!("{id} is attached to something else"));
+                self.eni_gone(id, now);
+                return;
+            }
+            None if conclusive && entry.stage == Stage::Detaching => {
+                entry.stage = Stage::Deleting;
+                entry.retry_at = Some(now);
+            }
+            None => {}
+        }
+        self.merge_addresses(eni, asked_at, now);
+        self.reconsider_role(eni, now);
+        if let Some(entry) = self.enis.get_mut(id)
+            && entry.doubtful
+        {
+            if conclusive {
+                entry.doubtful = false;
+            } else {
+                self.look_at(settled);
+            }
+        }
+    }
+
+    /// The first answer after a start, about an interface that the journal knows.
+    pub(super) fn merge_start(&mut self, eni: &Eni, asked_at: Timestamp, now: Timestamp) {
+        self.merge_addresses(eni, asked_at, now);
+        self.reconsider_role(eni, now);
+    }
+
+    fn merge_addresses(&mut self, eni: &Eni, asked_at: Timestamp, now: Timestamp) {
+        let id = &eni.id;
+        let mut leaving = Leaving::default();
+        for taken in self.taken.iter().filter(|taken| taken.eni == *id) {
+            leaving.addresses.extend(taken.addresses.iter().copied());
+            leaving.prefixes.extend(taken.prefixes.iter().copied());
+        }
+        let described = Holdings::of(eni);
+        let Some(entry) = self.enis.get_mut(id) else { return };
+        if entry.stage.is_leaving() {
+            return;
+        }
+        let changed_at = entry.changed_at;
+        let conclusive = asked_at >= changed_at.plus(SETTLING);
+        let merged =
+            merge(&entry.holdings, &described, (&leaving.addresses, &leaving.prefixes), changed_at, asked_at);
+        entry.holdings.addresses.extend(merged.gained.iter().copied());
+        entry.holdings.prefixes.extend(merged.gained_prefixes.iter().copied());
+        let ready = entry.stage == Stage::Ready;
+        if let Some(at) = merged.ask_again {
+            entry.doubtful = true;
+            self.look_at(at);
+        }
+        for address in &merged.lost {
+            if let Some((key, pod)) = self.ledger.holder(*address) {
+                let text = format!(
+                    "{id} no longer holds {address}, which pod {}/{} ({}) uses; the pod keeps its lease",
+                    pod.namespace, pod.name, key.container_id
+                );
+                self.notice(now, "StrayAddress", text);
+            }
+        }
+        self.lose(id, &merged.lost, &merged.lost_prefixes);
+        if conclusive {
+            // Addresses set aside for a taking that did not happen.
+            let back: Vec<_> = self
+                .ledger
+                .addresses(id)
+                .into_iter()
+                .filter(|view| view.state == AddressState::Withdrawn)
+                .map(|view| view.address)
+                .collect();
+            self.ledger.restore(&back);
+            self.taken.retain(|taken| taken.eni != *id);
+        }
+        if !merged.changes_nothing() {
+            if !ready {
+                self.enter_all(id);
+            }
+            self.record_holdings(id);
+        }
+    }
+
+    /// People may mark an interface `no_manage`, or take the mark off, while we have it.
+    fn reconsider_role(&mut self, eni: &Eni, now: Timestamp) {
+        if eni.attachment.is_none() || eni.tags.is_empty() {
+            return;
+        }
+        let hands_off = match role(eni, &self.me.instance, true) {
+            Role::Pods => None,
+            Role::Foreign(because) => Some(because),
+        };
+        let Some(entry) = self.enis.get_mut(&eni.id) else { return };
+        if entry.hands_off == hands_off || entry.stage.is_leaving() {
+            return;
+        }
+        entry.hands_off = hands_off;
+        let open = entry.stage == Stage::Ready && hands_off.is_none();
+        self.ledger.set_open(&eni.id, open);
+        if let Some(because) = hands_off {
+            self.notice(now, "HandsOff", format!("{} is left alone from now on: {because}", eni.id));
+        }
+    }
+
+    /// An interface that we know is not in the answer.
+    fn miss(&mut self, id: &EniId, asked_at: Timestamp, now: Timestamp) {
+        let busy = self.is_busy(id);
+        let Some(entry) = self.enis.get_mut(id) else { return };
+        let settled = entry.changed_at.plus(SETTLING);
+        if busy || asked_at < settled {
+            entry.doubtful = true;
+            self.look_at(settled.max(now));
+            return;
+        }
+        match entry.stage {
+            Stage::Detaching => {
+                entry.stage = Stage::Deleting;
+                entry.retry_at = Some(now);
+            }
+            Stage::Deleting => {}
+            _ => {
+                let leases = self.ledger.counts(id).map_or(0, |counts| counts.assigned);
+                let text = format!("{id} is no longer attached to this instance; {leases} pods had addresses of it");
+                self.notice(now, "VanishedENI", text);
+                self.eni_gone(id, now);
+            }
+        }
+    }
+
+    /// Unattached interfaces made for this instance that nobody remembers are deleted.
+    fn adopt_orphans(&mut self, enis: &[Eni], now: Timestamp) {
+        for eni in enis {
+            let intents: BTreeSet<&str> = self.creations.keys().map(enipool_pool::ClientToken::as_str).collect();
+            let being_made = eni
+                .tags
+                .get(enipool_pool::eni::TAG_INTENT)
+                .is_some_and(|intent| intents.contains(intent.as_str()));
+            let remembered = |id: &EniId| self.enis.contains_key(id) || self.gone.contains_key(id);
+            if being_made || !is_orphan(eni, &self.me.instance, remembered) {
+                continue;
+            }
+            let mut entry = Entry::new(Holdings::of(eni), Stage::Deleting, now);
+            entry.retry_at = Some(now);
+            self.enis.insert(eni.id.clone(), entry);
+            self.record(Record::Releasing { eni: eni.id.clone(), at: now });
+            self.notice(now, "Leftover", format!("{} was left over from an earlier life; it is deleted", eni.id));
+        }
+    }
+
+    /// IMDS says what it believes is attached. Twice in a row different from what we know: ask EC2.
+    pub(super) fn hinted(&mut self, result: Result<Vec<ImdsEni>, ImdsError>, now: Timestamp) {
+        let Ok(hints) = result else { return };
+        let known = self.enis.iter().filter(|(_, entry)| entry.stage.is_attached());
+        let differs = hints.iter().any(|hint| match self.enis.get(&hint.id) {
+            None => !self.foreign.contains_key(&hint.id),
+            Some(entry) => {
+                let singles: BTreeSet<_> =
+                    hint.addresses.iter().copied().filter(|a| *a != entry.holdings.primary_ip).collect();
+                singles != entry.holdings.addresses
+                    || hint.prefixes.iter().copied().collect::<BTreeSet<_>>() != entry.holdings.prefixes
+            }
+        }) || known.into_iter().any(|(id, _)| !hints.iter().any(|hint| hint.id == *id));
+        self.timers.hint_mismatches = if differs { self.timers.hint_mismatches.saturating_add(1) } else { 0 };
+        if self.timers.hint_mismatches >= MISMATCHES {
+            self.timers.hint_mismatches = 0;
+            self.look_at(now);
+        }
+    }
+}

@@ -1,0 +1,282 @@
+//! The machine's beginning: journal, EC2 and kernel put together, for the good of the pods that run.
+
+use std::collections::{BTreeMap, BTreeSet, VecDeque};
+use std::sync::Arc;
+use std::time::Duration;
+
+use enipool_pool::ec2::Eni;
+use enipool_pool::eni::{Holdings, SETTLING};
+use enipool_pool::ledger::record::{Record, Recovered, VERSION};
+use enipool_pool::ledger::{AttachmentKey, Ledger, PodRef};
+use enipool_pool::node::{Plan, PlannerMemory};
+use enipool_pool::{EniId, Timestamp};
+
+use super::entry::{Creation, Entry, Stage};
+use super::pods::{ADOPTED_CONTAINER, ADOPTED_NETWORK};
+use super::{Effects, Host, Machine, Me, ORPHANS_AFTER, Timers};
+use crate::engine::config::EffectiveConfig;
+use crate::engine::port::HostView;
+
+/// Repeating a creation with its token is safe for so long; after that EC2 is asked by tag.
+const TOKEN_LIVES: Duration = Duration::from_secs(3600);
+
+/// Everything that is known when the machine begins.
+#[derive(Debug)]
+pub struct Start {
+    pub me: Me,
+    pub config: EffectiveConfig,
+    /// What the journal adds up to; its default if there is none.
+    pub recovered: Recovered,
+    /// Interfaces attached to the instance, by EC2, asked for at `asked_at`.
+    pub described: Vec<Eni>,
+    pub asked_at: Timestamp,
+    pub host: HostView,
+    /// Spreads pauses and makes tokens unique. Random in production.
+    pub seed: u64,
+}
+
+impl Machine {
+    /// Puts journal, EC2 and kernel together. Where they disagree, the pod that runs is right, and a notice says so.
+    ///
+    /// The new journal is [`Self::recovered`]; write it before the first [`step`](Self::step)'s effects.
+    pub fn start(start: Start, now: Timestamp) -> Self {
+        let Start { me, config, recovered, described, asked_at, host, seed } = start;
+        let foreign_journal = recovered.instance.as_ref().is_some_and(|instance| *instance != me.instance);
+        let journaled = recovered.instance.is_some() && !foreign_journal;
+        let recovered = if foreign_journal { Recovered::default() } else { recovered };
+        let mut machine = Self {
+            ledger: Ledger::new(config.cooldown),
+            memory: PlannerMemory::new(seed),
+            enis: BTreeMap::new(),
+            foreign: BTreeMap::new(),
+            creations: BTreeMap::new(),
+            running: BTreeMap::new(),
+            waiters: VecDeque::new(),
+            taken: recovered.taken.clone(),
+            gone: recovered.gone.clone(),
+            subnets: BTreeMap::from([(me.subnet.clone(), me.subnet_cidr)]),
+            busy_indexes: BTreeMap::new(),
+            host: Host::default(),
+            timers: Timers::default(),
+            plan: Plan::default(),
+            calls: BTreeMap::new(),
+            last_ec2_error: None,
+            notices: VecDeque::new(),
+            generation: 0,
+            next_id: 0,
+            random: seed | 1,
+            out: Effects::default(),
+            config: Arc::new(config),
+            me,
+        };
+        if foreign_journal {
+            machine.notice(now, "ForeignJournal", "the journal is another instance's; it is not used".into());
+        }
+        if !journaled {
+            machine.timers.orphans = Some(now.plus(ORPHANS_AFTER));
+        }
+        for (key, lease) in recovered.enter(&mut machine.ledger, now) {
+            let text = format!("the journal gives {} to two pods; {} loses it", lease.address, key.container_id);
+            machine.notice(now, "AddressTwice", text);
+        }
+        machine.restore_enis(&recovered, &described, asked_at, now);
+        machine.restore_creations(&recovered, now);
+        machine.restore_pods(&host, now);
+        for (id, entry) in &mut machine.enis {
+            entry.link = host.links.contains(&entry.holdings.mac);
+            machine.ledger.set_open(id, false);
+        }
+        // Waits that were begun above for links that are there need not be.
+        let enis = &machine.enis;
+        machine.out.starts.retain(|(id, op)| {
+            let needless = op.eni().and_then(|eni| enis.get(eni)).is_some_and(|entry| entry.link);
+            if needless {
+                machine.running.remove(id);
+            }
+            !needless
+        });
+        machine.out.records.clear();
+        machine.prefer();
+        machine
+    }
+
+    fn restore_enis(&mut self, recovered: &Recovered, described: &[Eni], asked_at: Timestamp, now: Timestamp) {
+        for eni in described {
+            let stale_ghost = self.gone.get(&eni.id).is_some_and(|at| asked_at < at.plus(SETTLING));
+            if stale_ghost {
+                continue;
+            }
+            match recovered.holdings.get(&eni.id) {
+                Some((holdings, at)) if !self.is_foreign(eni) => {
+                    self.restore_known(eni, holdings, *at, recovered.releasing.contains(&eni.id), asked_at, now);
+                }
+                _ => self.meet(eni, now),
+            }
+        }
+        for (id, (holdings, at)) in &recovered.holdings {
+            if !self.enis.contains_key(id) && !self.foreign.contains_key(id) {
+                self.restore_unseen(id, holdings, *at, recovered, asked_at, now);
+            }
+        }
+    }
+
+    fn is_foreign(&self, eni: &Eni) -> bool {
+        matches!(
+            enipool_pool::eni::role(eni, &self.me.instance, self.config.manage_untagged),
+            enipool_pool::eni::Role::Foreign(_)
+        )
+    }
+
+    /// An interface that the journal knows and EC2 shows.
+    fn restore_known(
+        &mut self,
+        eni: &Eni,
+        journaled: &Holdings,
+        changed_at: Timestamp,
+        releasing: bool,
+        asked_at: Timestamp,
+        now: Timestamp,
+    ) {
+        let Some(attachment) = &eni.attachment else { return };
+        let mut holdings = journaled.clone();
+        holdings.device_index = Some(attachment.device_index);
+        let mut entry = Entry::new(holdings, if releasing { Stage::Detaching } else { Stage::Attached }, now);
+        entry.attachment = Some(attachment.id.clone());
+        entry.delete_on_termination = attachment.delete_on_termination;
+        entry.changed_at = changed_at;
+        entry.retry_at = releasing.then_some(now);
+        self.enis.insert(eni.id.clone(), entry);
+        self.ledger.add_eni(&eni.id, attachment.device_index);
+        if releasing {
+            return;
+        }
+        self.enter_all(&eni.id);
+        self.withdraw_taken(&eni.id, asked_at, now);
+        self.merge_start(eni, asked_at, now);
+        self.await_link(&eni.id, now);
+    }
+
+    /// A taking was begun and its end is not known, or an answer may still show what was taken: nobody gets these
+    /// addresses before EC2 has been asked again.
+    fn withdraw_taken(&mut self, eni: &EniId, asked_at: Timestamp, now: Timestamp) {
+        let taken: Vec<_> = self.taken.iter().filter(|taken| taken.eni == *eni).cloned().collect();
+        for taken in taken {
+            let members = taken.addresses.iter().copied().chain(taken.prefixes.iter().flat_map(|p| p.addresses()));
+            for address in members {
+                // One that a pod got since is the pod's.
+                let _ = self.ledger.withdraw(&[address], now);
+            }
+            if asked_at < taken.at.plus(SETTLING) {
+                if let Some(entry) = self.enis.get_mut(eni) {
+                    entry.doubtful = true;
+                    entry.changed_at = entry.changed_at.max(taken.at);
+                }
+                self.look_at(taken.at.plus(SETTLING));
+            }
+        }
+    }
+
+    /// An interface that the journal knows and EC2's answer lacks: unattached, leaving, gone, or the answer is stale.
+    fn restore_unseen(
+        &mut self,
+        id: &EniId,
+        holdings: &Holdings,
+        at: Timestamp,
+        recovered: &Recovered,
+        asked_at: Timestamp,
+        now: Timestamp,
+    ) {
+        let intent = recovered
+            .intents
+            .values()
+            .find(|(_, eni)| eni.as_ref() == Some(id))
+            .map(|(intent, _)| intent.id.clone());
+        let mut entry = Entry::new(holdings.clone(), Stage::Detached, now);
+        entry.changed_at = at;
+        if recovered.releasing.contains(id) {
+            entry.stage = Stage::Deleting;
+            entry.retry_at = Some(now);
+            entry.since = at;
+        } else if intent.is_some() {
+            // Made, and perhaps attached: EC2 is asked before it is attached (again).
+            entry.holdings.device_index = None;
+            entry.doubtful = true;
+            entry.intent = intent;
+            entry.since = at;
+            self.look_at(now);
+        } else if holdings.device_index.is_some() && asked_at < at.plus(SETTLING) {
+            entry.stage = Stage::Attached;
+            entry.doubtful = true;
+            self.look_at(at.plus(SETTLING));
+        } else if holdings.device_index.is_none() {
+            entry.doubtful = true;
+            self.look_at(now);
+        } else {
+            let pods = recovered.leases.values().filter(|lease| lease.eni == *id).count();
+            let text = format!("{id} is no longer attached to this instance; {pods} pods had addresses of it");
+            self.notice(now, "VanishedENI", text);
+            self.gone.insert(id.clone(), now);
+            return;
+        }
+        let index = entry.holdings.device_index.unwrap_or_default();
+        let attached = entry.stage == Stage::Attached;
+        self.enis.insert(id.clone(), entry);
+        self.ledger.add_eni(id, index);
+        if attached {
+            self.enter_all(id);
+            self.withdraw_taken(id, asked_at, now);
+            self.await_link(id, now);
+        }
+    }
+
+    fn restore_creations(&mut self, recovered: &Recovered, now: Timestamp) {
+        for (id, (intent, eni)) in &recovered.intents {
+            if eni.as_ref().is_some_and(|eni| self.enis.contains_key(eni) || self.gone.contains_key(eni)) {
+                continue;
+            }
+            let creation = Creation {
+                intent: intent.clone(),
+                // Journaled, so perhaps asked for. Asking again with the same token tells.
+                uncertain: true,
+                failures: 0,
+                retry_at: Some(now),
+                find: now.since(intent.at) > TOKEN_LIVES,
+            };
+            self.creations.insert(id.clone(), creation);
+        }
+    }
+
+    /// Pods that the kernel shows and no lease explains keep their addresses under a key made up for them.
+    fn restore_pods(&mut self, host: &HostView, now: Timestamp) {
+        let known: BTreeSet<_> = self.ledger.leases().map(|(_, _, lease)| lease.address).collect();
+        for pod in host.pods.iter().filter(|pod| !known.contains(&pod.address)) {
+            if self.ledger.cooling().any(|(address, _)| address == pod.address) {
+                // Deleted; the kernel takes a moment to take the veth apart.
+                continue;
+            }
+            let owner = self
+                .enis
+                .iter()
+                .find(|(_, entry)| entry.holdings.contains(pod.address))
+                .or_else(|| self.enis.iter().find(|(_, entry)| entry.is_primary()))
+                .map(|(id, _)| id.clone());
+            let Some(owner) = owner else { continue };
+            let key = AttachmentKey::new(ADOPTED_NETWORK, ADOPTED_CONTAINER, pod.host_ifname.as_str());
+            match self.ledger.adopt(key, PodRef::default(), pod.address, owner, now) {
+                Ok(()) => {
+                    let text = format!("{} on {} has no lease; it keeps its address", pod.address, pod.host_ifname);
+                    self.notice(now, "ForgottenLease", text);
+                }
+                Err(error) => {
+                    let text = format!("cannot keep {} for {}: {error}", pod.address, pod.host_ifname);
+                    self.notice(now, "ForgottenLease", text);
+                }
+            }
+        }
+    }
+
+    /// The first record of a journal.
+    pub fn opening(&self, now: Timestamp) -> Record {
+        Record::Opened { version: VERSION, instance: self.me.instance.clone(), at: now }
+    }
+}

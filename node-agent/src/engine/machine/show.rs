@@ -1,0 +1,171 @@
+//! The picture of the pool for status, introspection and doctor, and the reason that a waiting pod is told.
+
+use std::sync::Arc;
+use std::time::Duration;
+
+use enipool_pool::Timestamp;
+use enipool_pool::ledger::Counts;
+use enipool_pool::node::HoldReason;
+
+use super::entry::Stage;
+use super::{Machine, Op, WaiterId};
+use crate::engine::error::Shortage;
+use crate::engine::view::{
+    ActionView, CapacityView, EniState, EniView, InstanceView, IntentView, Phase, PoolSnapshot, WaitingView,
+};
+
+/// What an attach commonly takes on EC2, from the call to the link.
+const ATTACH_TAKES: Duration = Duration::from_secs(5);
+
+impl Machine {
+    /// The whole pool at `now`.
+    pub fn snapshot(&mut self, phase: Phase, now: Timestamp) -> PoolSnapshot {
+        self.generation = self.generation.wrapping_add(1);
+        let me = &self.me;
+        let addressing = me.capacity.addressing(self.config.policy.addressing);
+        PoolSnapshot {
+            at: now,
+            generation: self.generation,
+            phase,
+            instance: Some(InstanceView {
+                id: me.instance.clone(),
+                instance_type: me.instance_type.clone(),
+                zone: me.zone.clone(),
+                region: me.region.clone(),
+                primary_ip: me.primary_ip,
+                primary_mac: me.primary_mac,
+                vpc_cidrs: me.vpc_cidrs.clone(),
+            }),
+            capacity: Some(CapacityView {
+                enis: me.capacity.max_enis,
+                slots_per_eni: me.capacity.slots_per_eni,
+                addresses: me.capacity.max_pods(addressing),
+                max_pods: self.config.max_pods.unwrap_or_else(|| me.capacity.max_pods(addressing)),
+            }),
+            enis: self.eni_views(),
+            counts: self.ledger.totals(),
+            strays: self.ledger.strays().collect(),
+            waiting: self
+                .waiters
+                .iter()
+                .map(|waiter| WaitingView { key: waiter.key.clone(), pod: waiter.pod.clone(), since: waiter.since })
+                .collect(),
+            intents: self.intent_views(),
+            in_progress: self
+                .running
+                .values()
+                .filter_map(|running| {
+                    Some(ActionView {
+                        action: running.op.action().filter(|action| action.is_mutation())?,
+                        eni: running.op.eni().cloned(),
+                        since: running.since,
+                        text: running.op.text(),
+                    })
+                })
+                .collect(),
+            shortage: self.shortage(now).map(|(shortage, _)| shortage),
+            decision: self.plan.decision.clone(),
+            target: self.plan.target,
+            last_ec2_error: self.last_ec2_error.clone(),
+            calls: self.calls.clone(),
+            config: Arc::clone(&self.config),
+            notices: self.notices.iter().cloned().collect(),
+        }
+    }
+
+    fn eni_views(&self) -> Vec<EniView> {
+        let mut views: Vec<EniView> = self
+            .enis
+            .iter()
+            .map(|(id, entry)| EniView {
+                id: id.clone(),
+                mac: entry.holdings.mac,
+                device_index: entry.holdings.device_index,
+                subnet: entry.holdings.subnet.clone(),
+                subnet_cidr: self.subnets.get(&entry.holdings.subnet).copied(),
+                primary_ip: entry.holdings.primary_ip,
+                state: match entry.stage {
+                    _ if entry.hands_off.is_some() => EniState::Unmanaged,
+                    Stage::Detached | Stage::Attaching => EniState::Created,
+                    Stage::Attached if entry.attachment.is_none() => EniState::Missing,
+                    Stage::Attached => EniState::Attached,
+                    Stage::Ready => EniState::Ready,
+                    Stage::Detaching | Stage::Deleting => EniState::Draining,
+                },
+                unmanaged_because: entry.hands_off,
+                prefixes: entry.holdings.prefixes.iter().copied().collect(),
+                addresses: self.ledger.addresses(id),
+                counts: self.ledger.counts(id).unwrap_or_default(),
+            })
+            .collect();
+        views.extend(self.foreign.iter().map(|(id, foreign)| EniView {
+            id: id.clone(),
+            mac: foreign.holdings.mac,
+            device_index: foreign.holdings.device_index,
+            subnet: foreign.holdings.subnet.clone(),
+            subnet_cidr: self.subnets.get(&foreign.holdings.subnet).copied(),
+            primary_ip: foreign.holdings.primary_ip,
+            state: EniState::Unmanaged,
+            unmanaged_because: Some(foreign.because),
+            prefixes: foreign.holdings.prefixes.iter().copied().collect(),
+            addresses: Vec::new(),
+            counts: Counts::default(),
+        }));
+        views.sort_by_key(|view| (view.device_index.is_none(), view.device_index));
+        views
+    }
+
+    fn intent_views(&self) -> Vec<IntentView> {
+        let begun = self.creations.values().map(|creation| IntentView {
+            id: creation.intent.id.as_str().to_owned(),
+            subnet: creation.intent.request.subnet.clone(),
+            eni: None,
+            since: creation.intent.at,
+        });
+        let made = self.enis.iter().filter_map(|(id, entry)| {
+            Some(IntentView {
+                id: entry.intent.as_ref()?.as_str().to_owned(),
+                subnet: entry.holdings.subnet.clone(),
+                eni: Some(id.clone()),
+                since: entry.since,
+            })
+        });
+        begun.chain(made).collect()
+    }
+
+    /// What stands between the node and the addresses that it should have, and when it may be over.
+    pub fn shortage(&self, now: Timestamp) -> Option<(Shortage, Option<Duration>)> {
+        if !self.is_serving() {
+            return Some((Shortage::Starting, None));
+        }
+        if let Some(hold) = self.plan.holds.first() {
+            return Some((Shortage::Hold(hold.reason), hold.until.map(|until| until.since(now))));
+        }
+        if self.waiters.is_empty() {
+            return None;
+        }
+        let attaching = self
+            .enis
+            .values()
+            .filter(|entry| matches!(entry.stage, Stage::Attaching | Stage::Attached))
+            .map(|entry| entry.since)
+            .chain(self.creations.values().map(|creation| creation.intent.at))
+            .min();
+        if let Some(since) = attaching {
+            let eta = ATTACH_TAKES.saturating_sub(now.since(since));
+            return Some((Shortage::Hold(HoldReason::AttachInFlight), Some(eta)));
+        }
+        if self.running.values().any(|running| matches!(running.op, Op::Assign { .. } | Op::Apply(_))) {
+            return Some((Shortage::Hold(HoldReason::AssignInFlight), Some(Duration::from_secs(1))));
+        }
+        let eta = self.ledger.next_expiry().map(|at| at.since(now));
+        Some((Shortage::Cooling, eta))
+    }
+
+    /// Why this ADD still waits, and when it may end; for its error.
+    pub fn why_waiting(&self, id: WaiterId, now: Timestamp) -> (Shortage, Option<Duration>, Duration) {
+        let waited = self.waiters.iter().find(|waiter| waiter.id == id).map_or(Duration::ZERO, |w| now.since(w.since));
+        let (shortage, eta) = self.shortage(now).unwrap_or((Shortage::Cooling, None));
+        (shortage, eta, waited)
+    }
+}
