@@ -3,16 +3,25 @@
 //! [`Pool`] is the handle that the rest of the agent uses. Behind it a state machine without I/O decides
 //! ([`machine::Machine`]), and a task carries its effects out. Nothing here plumbs a pod or talks to Kubernetes.
 
+mod clock;
 mod config;
 mod error;
+pub mod journal;
 pub mod machine;
+mod pool;
 mod port;
+mod run;
+mod start;
 mod view;
 
+pub use clock::Clock;
 pub use config::EffectiveConfig;
 pub use enipool_pool::ledger::{AttachmentKey, Lease, PodRef};
 pub use error::{AcquireError, Shortage};
+pub use pool::Pool;
 pub use port::{HostEni, HostPicture, HostPod, HostView, Kernel, KernelError};
+pub use run::{Ec2Observer, Hands};
+pub use start::{Engine, EngineConfig, StartError, hands, start};
 pub use view::{
     ActionView, CallCounts, CapacityView, Ec2ErrorView, EniState, EniView, InstanceView, IntentView, Notice, Phase,
     PoolSnapshot, WaitingView,

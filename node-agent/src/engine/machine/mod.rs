@@ -19,8 +19,9 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use enipool_pool::capacity::Capacity;
-use enipool_pool::ec2::{Action, Tags};
+use enipool_pool::ec2::{Action, Ec2Error, Ec2ErrorKind, Tags};
 use enipool_pool::eni::SETTLING;
+use enipool_pool::imds::ImdsError;
 use enipool_pool::ledger::record::{Record, Recovered, Taken};
 use enipool_pool::ledger::{AttachmentKey, Ledger, Lease, PodRef};
 use enipool_pool::node::{Plan, PlannerMemory};
@@ -31,7 +32,7 @@ use ipnet::Ipv4Net;
 
 use super::config::EffectiveConfig;
 use super::error::AcquireError;
-use super::port::HostPicture;
+use super::port::{HostPicture, KernelError};
 use super::view::{CallCounts, Ec2ErrorView, Notice};
 use entry::{Creation, Entry, Foreign, Stage};
 pub use op::{Done, Look, Op, OpId, by_id};
@@ -206,6 +207,40 @@ impl Machine {
         sum.taken.clone_from(&self.taken);
         sum.gone.clone_from(&self.gone);
         sum
+    }
+
+    /// Counts a call that was made before the machine began.
+    pub fn count_call(&mut self, action: Action) {
+        let counts = self.calls.entry(action).or_default();
+        counts.calls = counts.calls.saturating_add(1);
+    }
+
+    /// Whether a call that changes something is under way.
+    pub fn is_mutating(&self) -> bool {
+        self.running.values().any(|running| running.op.action().is_some_and(Action::is_mutation))
+    }
+
+    /// Operations that were not started after all, since their records could not be written: as if refused.
+    pub fn not_started(&mut self, starts: Vec<(OpId, Op)>, now: Timestamp) {
+        for (id, op) in starts {
+            let refusal = |action| {
+                let message = Some("not asked: the journal could not be written".to_owned());
+                Ec2Error { action, kind: Ec2ErrorKind::Credentials, message }
+            };
+            let kernel = || KernelError("not tried: the journal could not be written".to_owned());
+            let done = match (&op, op.action()) {
+                (Op::Look(_), Some(action)) => Done::Enis(Err(refusal(action))),
+                (Op::DescribeSubnets(_), Some(action)) => Done::Subnets(Err(refusal(action))),
+                (Op::Create(_), Some(action)) => Done::Created(Err(refusal(action))),
+                (Op::Attach { .. }, Some(action)) => Done::Attached(Err(refusal(action))),
+                (Op::Assign { .. }, Some(action)) => Done::Assigned(Err(refusal(action))),
+                (_, Some(action)) => Done::Changed(Err(refusal(action))),
+                (Op::Apply(_), None) => Done::Applied(Err(kernel())),
+                (Op::AwaitLink { .. }, None) => Done::Link(Err(kernel())),
+                (_, None) => Done::Hint(Err(ImdsError::Unavailable("not asked".to_owned()))),
+            };
+            self.done(id, done, now);
+        }
     }
 
     // ---- small parts -----------------------------------------------------------------------------------------------

@@ -39,7 +39,7 @@ impl Machine {
     /// Puts journal, EC2 and kernel together. Where they disagree, the pod that runs is right, and a notice says so.
     ///
     /// The new journal is [`Self::recovered`]; write it before the first [`step`](Self::step)'s effects.
-    pub fn start(start: Start, now: Timestamp) -> Self {
+    pub fn begin(start: Start, now: Timestamp) -> Self {
         let Start { me, config, recovered, described, asked_at, host, seed } = start;
         let foreign_journal = recovered.instance.as_ref().is_some_and(|instance| *instance != me.instance);
         let journaled = recovered.instance.is_some() && !foreign_journal;

@@ -1,0 +1,169 @@
+//! The engine's start: who am I, what does EC2 say I have, what does the journal say, what does the kernel show.
+//!
+//! On the way to the first ADD: IMDS (local), one DescribeNetworkInterfaces, the journal, one look at the kernel. What
+//! fails is tried again for as long as it takes, and said.
+
+use std::path::{Path, PathBuf};
+use std::sync::Arc;
+use std::time::Duration;
+
+use enipool_pool::capacity::{self, Capacity};
+use enipool_pool::ec2::{Ec2, EniFilter};
+use enipool_pool::eni::SETTLING;
+use enipool_pool::imds::{Imds, ImdsEni, InstanceIdentity};
+use enipool_pool::ledger::record::Recovered;
+use tokio_util::sync::CancellationToken;
+
+use super::clock::Clock;
+use super::config::EffectiveConfig;
+use super::journal::Journal;
+use super::machine::{Machine, Me, Start};
+use super::pool::Pool;
+use super::port::Kernel;
+use super::run::{Hands, drive};
+
+/// First and longest pause between two tries of a step of the start.
+const RETRY: (Duration, Duration) = (Duration::from_millis(250), Duration::from_secs(15));
+
+/// What the engine is started with.
+#[derive(Debug, Clone)]
+pub struct EngineConfig {
+    pub node: String,
+    /// Name of the cluster, for the tags of interfaces; may be empty.
+    pub cluster: String,
+    /// File of the journal, on tmpfs. Its directory must exist.
+    pub journal: PathBuf,
+    /// What to aim for until somebody says otherwise.
+    pub config: EffectiveConfig,
+    /// Spreads pauses and makes tokens unique. Random in production.
+    pub seed: u64,
+}
+
+/// Why the engine did not start.
+#[derive(Debug, thiserror::Error)]
+pub enum StartError {
+    #[error("stopped while {0}")]
+    Stopped(&'static str),
+    #[error("cannot write the ledger's journal {path}")]
+    Journal { path: PathBuf, source: std::io::Error },
+}
+
+/// A started engine.
+#[derive(Debug)]
+pub struct Engine {
+    pub pool: Pool,
+    /// Who the node is; the host's set-up needs it.
+    pub me: Me,
+    /// Ends after `shutdown`, when mutations under way have ended.
+    pub task: tokio::task::JoinHandle<()>,
+}
+
+/// Starts the engine. Returns when what the node holds is known; leases are given once the host is set up.
+pub async fn start<E: Ec2, I: Imds, K: Kernel>(
+    engine: EngineConfig,
+    hands: Hands<E, I, K>,
+    clock: Clock,
+    shutdown: CancellationToken,
+) -> Result<Engine, StartError> {
+    let me = learn(&engine, &hands, &shutdown).await?;
+    tracing::info!(instance = %me.instance, instance_type = %me.instance_type, zone = %me.zone, "this is me");
+    let asked_at = clock.now();
+    let filter = EniFilter { instance: Some(me.instance.clone()), ..EniFilter::default() };
+    let described = persist("describing the instance's interfaces", &shutdown, || {
+        hands.ec2.describe_network_interfaces(&filter)
+    });
+    let observed = persist("looking at the kernel", &shutdown, || hands.kernel.observe());
+    let (described, host) = tokio::join!(described, observed);
+    let (described, host) = (described?, host?);
+    let recovered = recover(&engine.journal);
+    let start = Start { me: me.clone(), config: engine.config, recovered, described, asked_at, host, seed: engine.seed };
+    let now = clock.now();
+    let mut machine = Machine::begin(start, now);
+    let mut records = vec![machine.opening(now)];
+    records.extend(machine.recovered().records(now, SETTLING).into_iter().skip(1));
+    let journal = Journal::create(&engine.journal, &records)
+        .map_err(|source| StartError::Journal { path: engine.journal.clone(), source })?;
+    machine.count_call(enipool_pool::ec2::Action::DescribeNetworkInterfaces);
+    let (pool, shared) = Pool::new(machine, journal, clock);
+    let task = tokio::spawn(drive(shared, hands, shutdown));
+    Ok(Engine { pool, me, task })
+}
+
+/// Reads the journal. One that cannot be read is as none: kernel and EC2 then say what there is.
+fn recover(path: &Path) -> Recovered {
+    match Journal::read(path) {
+        Ok(reading) => {
+            if reading.damaged > 0 {
+                tracing::error!(damaged = reading.damaged, "lines of the journal cannot be read");
+            }
+            tracing::info!(records = reading.records.len(), torn = reading.torn, "journal read");
+            Recovered::from_records(reading.records)
+        }
+        Err(error) => {
+            tracing::error!(%error, path = %path.display(), "cannot read the journal; going by kernel and EC2");
+            Recovered::default()
+        }
+    }
+}
+
+async fn learn<E: Ec2, I: Imds, K: Kernel>(
+    engine: &EngineConfig,
+    hands: &Hands<E, I, K>,
+    shutdown: &CancellationToken,
+) -> Result<Me, StartError> {
+    let InstanceIdentity { instance, instance_type, zone, region, primary_mac, primary_ip } =
+        persist("reading the instance's identity from IMDS", shutdown, || hands.imds.identity()).await?;
+    let ImdsEni { subnet, subnet_cidr, vpc_cidrs, security_groups, .. } =
+        persist("reading the primary interface from IMDS", shutdown, || hands.imds.eni(primary_mac)).await?;
+    let limits = match capacity::bundled(&instance_type) {
+        Some(limits) => limits,
+        None => {
+            persist("describing the instance type", shutdown, || hands.ec2.describe_instance_type(&instance_type))
+                .await?
+        }
+    };
+    Ok(Me {
+        node: engine.node.clone(),
+        cluster: engine.cluster.clone(),
+        instance,
+        instance_type,
+        zone,
+        region,
+        primary_ip,
+        primary_mac,
+        vpc_cidrs,
+        subnet,
+        subnet_cidr,
+        security_groups,
+        capacity: Capacity::new(&limits),
+    })
+}
+
+/// Tries until it works or `shutdown`.
+async fn persist<T, F, X>(what: &'static str, shutdown: &CancellationToken, mut call: impl FnMut() -> F) -> Result<T, StartError>
+where
+    F: Future<Output = Result<T, X>>,
+    X: std::fmt::Display,
+{
+    let mut pause = RETRY.0;
+    loop {
+        let tried = tokio::select! {
+            tried = call() => tried,
+            () = shutdown.cancelled() => return Err(StartError::Stopped(what)),
+        };
+        match tried {
+            Ok(value) => return Ok(value),
+            Err(error) => tracing::warn!(%error, "still {what}"),
+        }
+        tokio::select! {
+            () = tokio::time::sleep(pause) => {}
+            () = shutdown.cancelled() => return Err(StartError::Stopped(what)),
+        }
+        pause = pause.saturating_mul(2).min(RETRY.1);
+    }
+}
+
+/// The engine's hands, made of what implements the ports.
+pub fn hands<E: Ec2, I: Imds, K: Kernel>(ec2: E, imds: I, kernel: K) -> Hands<E, I, K> {
+    Hands { ec2: Arc::new(ec2), imds: Arc::new(imds), kernel: Arc::new(kernel), observer: None }
+}
