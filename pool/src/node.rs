@@ -19,6 +19,7 @@ mod shrink;
 mod snapshot;
 
 pub use action::{Action, Hold, HoldReason, Plan, Planned, Purpose};
+pub(crate) use memory::{Level, Peaks};
 pub use memory::{PlannerMemory, RETURN_AFTER};
 pub use need::{Holdings, Need, enis_for, need};
 pub use plan::plan;

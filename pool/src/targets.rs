@@ -21,7 +21,7 @@ pub struct Targets {
     /// `MINIMUM_IP_TARGET`: addresses that the node holds even if no pod uses them. A floor, never a cap.
     #[serde(rename = "minimumIPTarget")]
     pub minimum_ips: Option<u32>,
-    /// `WARM_PREFIX_TARGET`: whole unused /28 prefixes. Counts only with [`Addressing::Prefix`], and only if neither
+    /// `WARM_PREFIX_TARGET`: whole unused /28 prefixes. Counts only with prefixes, and only if neither
     /// `warm_ips` nor `minimum_ips` is set.
     #[serde(rename = "warmPrefixTarget")]
     pub warm_prefixes: Option<u32>,

@@ -306,8 +306,14 @@ impl Peaks {
     }
 
     pub(crate) fn next_decline(&self) -> Option<Timestamp> {
-        let above = |level: Level| level.max(self.present) != self.present;
-        let (at, _) = self.steps.iter().find(|(_, level)| above(*level))?;
+        let highest = self.highest();
+        // The last step that holds each figure up.
+        let last = |figure: fn(&Level) -> u32| {
+            let held_up = figure(&highest) > figure(&self.present);
+            let mut steps = self.steps.iter().rev();
+            steps.find(|(_, level)| held_up && figure(level) == figure(&highest)).map(|(at, _)| *at)
+        };
+        let at = [last(|level| level.addresses), last(|level| level.prefixes)].into_iter().flatten().min()?;
         Some(at.plus(Self::LASTS))
     }
 }
