@@ -1,0 +1,383 @@
+//! VPCs, subnets, security groups and tags.
+
+use std::time::Duration;
+
+use enipool_pool::ec2::Tags;
+use enipool_pool::{SecurityGroupId, SubnetCidr, SubnetId, Timestamp, VpcId, Zone};
+use ipnet::Ipv4Net;
+
+use super::Model;
+use super::error::ApiError;
+use super::filter::{check, passes, tag_values};
+use super::replicated::Replicated;
+use super::request::{Describe, Response};
+use super::resource::{SecurityGroup, SubnetInfo, SubnetRecord, SubnetView, Vpc};
+use super::subnet::AddressMap;
+
+/// Prefix lengths of VPCs and subnets ([VPC CIDR blocks](https://docs.aws.amazon.com/vpc/latest/userguide/vpc-cidr-blocks.html)).
+const LENGTHS: std::ops::RangeInclusive<u8> = 16..=28;
+/// Tags that one resource can have.
+const MAX_TAGS: usize = 50;
+
+impl Model {
+    pub(super) fn build_network(&mut self) -> Result<(), ApiError> {
+        let config = self.config.clone();
+        let (first, more) = config.vpc.cidrs.split_first().ok_or_else(|| ApiError::missing("vpc.cidrs"))?;
+        let vpc = self.make_vpc(*first, &config.vpc.tags)?;
+        if let Some(record) = self.vpcs.get_mut(&vpc.id) {
+            record.cidrs.extend(more);
+        }
+        for subnet in &config.subnets {
+            self.make_subnet(&vpc.id, &Zone::new(subnet.zone.as_str()), subnet.cidr, &subnet.tags)?;
+        }
+        for name in &config.security_groups {
+            self.make_group(&vpc.id, name, name, &Tags::new())?;
+        }
+        Ok(())
+    }
+
+    pub(super) fn create_vpc(&mut self, cidr: Ipv4Net, tags: &Tags) -> Result<Response, ApiError> {
+        self.make_vpc(cidr, tags).map(Response::Vpc)
+    }
+
+    fn make_vpc(&mut self, cidr: Ipv4Net, tags: &Tags) -> Result<Vpc, ApiError> {
+        check_length("InvalidVpc.Range", cidr)?;
+        let vpc = Vpc { id: self.ids.id("vpc")?, cidrs: vec![cidr.trunc()], tags: tags.clone() };
+        self.vpcs.insert(vpc.id.clone(), vpc.clone());
+        self.make_group(&vpc.id, "default", "default VPC security group", &Tags::new())?;
+        Ok(vpc)
+    }
+
+    pub(super) fn create_subnet(
+        &mut self,
+        vpc: &VpcId,
+        zone: Option<&Zone>,
+        cidr: SubnetCidr,
+        tags: &Tags,
+    ) -> Result<Response, ApiError> {
+        let default = Zone::new(format!("{}a", self.config.region));
+        let id = self.make_subnet(vpc, zone.unwrap_or(&default), cidr, tags)?;
+        let subnet = self.subnets.get(&id).ok_or_else(ApiError::internal)?;
+        Ok(Response::Subnet(subnet.view(self.now)))
+    }
+
+    fn make_subnet(&mut self, vpc: &VpcId, zone: &Zone, cidr: SubnetCidr, tags: &Tags) -> Result<SubnetId, ApiError> {
+        check_length("InvalidSubnet.Range", cidr.0)?;
+        let record = self.vpcs.get(vpc).ok_or_else(|| ApiError::vpc_not_found(vpc.as_str()))?;
+        if cidr.0.network() != cidr.0.addr() || !record.cidrs.iter().any(|range| range.contains(&cidr.0)) {
+            return Err(ApiError::client("InvalidSubnet.Range", format!("The CIDR '{}' is invalid.", cidr.0)));
+        }
+        let letter = zone.as_str().strip_prefix(self.config.region.as_str()).unwrap_or_default();
+        if letter.len() != 1 || !letter.bytes().all(|b| b.is_ascii_lowercase()) {
+            return Err(ApiError::invalid_value(format!(
+                "Value ({zone}) for parameter availabilityZone is invalid. Zones of {region} are {region}a, {region}b, …",
+                region = self.config.region
+            )));
+        }
+        let overlaps = |other: &SubnetRecord| {
+            other.info.vpc == *vpc && (other.info.cidr.0.contains(&cidr.0) || cidr.0.contains(&other.info.cidr.0))
+        };
+        if self.subnets.values().any(overlaps) {
+            let message = format!("The CIDR '{}' conflicts with another subnet", cidr.0);
+            return Err(ApiError::client("InvalidSubnet.Conflict", message));
+        }
+        let id: SubnetId = self.ids.id("subnet")?;
+        let info = SubnetInfo { id: id.clone(), vpc: vpc.clone(), zone: zone.clone(), cidr, tags: tags.clone() };
+        let map = AddressMap::new(cidr, self.config.pick);
+        let shown_free = Replicated::created(map.free(), self.now, self.now);
+        self.subnets.insert(id.clone(), SubnetRecord { info, map, shown_free });
+        Ok(id)
+    }
+
+    pub(super) fn create_security_group(
+        &mut self,
+        vpc: &VpcId,
+        name: &str,
+        description: &str,
+        tags: &Tags,
+    ) -> Result<Response, ApiError> {
+        self.make_group(vpc, name, description, tags).map(Response::SecurityGroup)
+    }
+
+    fn make_group(
+        &mut self,
+        vpc: &VpcId,
+        name: &str,
+        description: &str,
+        tags: &Tags,
+    ) -> Result<SecurityGroup, ApiError> {
+        if !self.vpcs.contains_key(vpc) {
+            return Err(ApiError::vpc_not_found(vpc.as_str()));
+        }
+        if self.groups.values().any(|group| group.vpc == *vpc && group.name == name) {
+            return Err(ApiError::client(
+                "InvalidGroup.Duplicate",
+                format!("The security group '{name}' already exists for VPC '{vpc}'"),
+            ));
+        }
+        let group = SecurityGroup {
+            id: self.ids.id("sg")?,
+            vpc: vpc.clone(),
+            name: name.to_owned(),
+            description: description.to_owned(),
+            tags: tags.clone(),
+        };
+        self.groups.insert(group.id.clone(), group.clone());
+        Ok(group)
+    }
+
+    pub(super) fn default_group(&self, vpc: &VpcId) -> Option<&SecurityGroup> {
+        self.groups.values().find(|group| group.vpc == *vpc && group.name == "default")
+    }
+
+    pub(super) fn describe_vpcs(&self, describe: &Describe<VpcId>) -> Result<Response, ApiError> {
+        check(&describe.filters, &["vpc-id", "cidr", "is-default", "owner-id", "state", "tag-key"])?;
+        describe.page.check(!describe.ids.is_empty(), "vpcIds")?;
+        if let Some(id) = describe.ids.iter().find(|id| !self.vpcs.contains_key(*id)) {
+            return Err(ApiError::vpc_not_found(id.as_str()));
+        }
+        let found = self.vpcs.values().filter(|vpc| {
+            (describe.ids.is_empty() || describe.ids.contains(&vpc.id))
+                && passes(&describe.filters, |name| match name {
+                    "vpc-id" => vec![vpc.id.to_string()],
+                    "cidr" => vpc.cidrs.first().map(ToString::to_string).into_iter().collect(),
+                    "is-default" => vec!["false".to_owned()],
+                    "owner-id" => vec![self.config.account.clone()],
+                    "state" => vec!["available".to_owned()],
+                    other => tag_values(other, &vpc.tags).unwrap_or_default(),
+                })
+        });
+        describe.page.cut(found.cloned(), |vpc| vpc.id.as_str()).map(Response::Vpcs)
+    }
+
+    pub(super) fn describe_subnets(&self, describe: &Describe<SubnetId>) -> Result<Response, ApiError> {
+        check(&describe.filters, SUBNET_FILTERS)?;
+        describe.page.check(!describe.ids.is_empty(), "subnetIds")?;
+        if let Some(id) = describe.ids.iter().find(|id| !self.subnets.contains_key(*id)) {
+            return Err(ApiError::subnet_not_found(id.as_str()));
+        }
+        let found = self
+            .subnets
+            .values()
+            .filter(|subnet| describe.ids.is_empty() || describe.ids.contains(&subnet.info.id))
+            .map(|subnet| subnet.view(self.now))
+            .filter(|subnet| passes(&describe.filters, |name| self.subnet_filter_values(subnet, name)));
+        describe.page.cut(found, |subnet| subnet.info.id.as_str()).map(Response::Subnets)
+    }
+
+    fn subnet_filter_values(&self, subnet: &SubnetView, name: &str) -> Vec<String> {
+        let info = &subnet.info;
+        match name {
+            "subnet-id" => vec![info.id.to_string()],
+            "vpc-id" => vec![info.vpc.to_string()],
+            "availability-zone" | "availabilityZone" => vec![info.zone.to_string()],
+            "availability-zone-id" => vec![self.zone_id(&info.zone)],
+            "cidr" | "cidr-block" | "cidrBlock" => vec![info.cidr.0.to_string()],
+            "available-ip-address-count" => vec![subnet.available_ips.to_string()],
+            "state" => vec!["available".to_owned()],
+            "owner-id" => vec![self.config.account.clone()],
+            "default-for-az" => vec!["false".to_owned()],
+            other => tag_values(other, &info.tags).unwrap_or_default(),
+        }
+    }
+
+    pub(super) fn describe_security_groups(&self, describe: &Describe<SecurityGroupId>) -> Result<Response, ApiError> {
+        check(&describe.filters, &["group-id", "group-name", "vpc-id", "description", "owner-id", "tag-key"])?;
+        describe.page.check(!describe.ids.is_empty(), "groupIds")?;
+        if let Some(id) = describe.ids.iter().find(|id| !self.groups.contains_key(*id)) {
+            return Err(ApiError::group_not_found(id.as_str()));
+        }
+        let found = self.groups.values().filter(|group| {
+            (describe.ids.is_empty() || describe.ids.contains(&group.id))
+                && passes(&describe.filters, |name| match name {
+                    "group-id" => vec![group.id.to_string()],
+                    "group-name" => vec![group.name.clone()],
+                    "vpc-id" => vec![group.vpc.to_string()],
+                    "description" => vec![group.description.clone()],
+                    "owner-id" => vec![self.config.account.clone()],
+                    other => tag_values(other, &group.tags).unwrap_or_default(),
+                })
+        });
+        describe.page.cut(found.cloned(), |group| group.id.as_str()).map(Response::SecurityGroups)
+    }
+
+    pub(super) fn create_tags(&mut self, resources: &[String], tags: &Tags) -> Result<Response, ApiError> {
+        if resources.is_empty() {
+            return Err(ApiError::missing("resourceIdSet"));
+        }
+        if tags.is_empty() {
+            return Err(ApiError::missing("tagSet"));
+        }
+        check_tags(tags)?;
+        // All or none: EC2 tags nothing when one of the resources does not exist.
+        for resource in resources {
+            let count = self.tags_of(resource)?.keys().filter(|key| !tags.contains_key(*key)).count() + tags.len();
+            if count > MAX_TAGS {
+                let message = format!("The maximum number of Tags for this resource has been reached: {MAX_TAGS}");
+                return Err(ApiError::client("TagLimitExceeded", message));
+            }
+        }
+        for resource in resources {
+            self.tag(resource, tags);
+        }
+        Ok(Response::Done)
+    }
+
+    fn tags_of(&self, resource: &str) -> Result<&Tags, ApiError> {
+        let unknown = || ApiError::client("InvalidID", format!("The ID '{resource}' is not valid"));
+        if resource.starts_with("eni-") {
+            let id = resource.parse().map_err(|_| unknown())?;
+            Ok(&self.found_interface(&id)?.tags)
+        } else if resource.starts_with("i-") {
+            let id = resource.parse().map_err(|_| unknown())?;
+            let instance = self.instances.get(&id).ok_or_else(|| ApiError::instance_not_found(resource))?;
+            Ok(&instance.tags)
+        } else if resource.starts_with("subnet-") {
+            let id = resource.parse().map_err(|_| unknown())?;
+            let subnet = self.subnets.get(&id).ok_or_else(|| ApiError::subnet_not_found(resource))?;
+            Ok(&subnet.info.tags)
+        } else if resource.starts_with("sg-") {
+            let id = resource.parse().map_err(|_| unknown())?;
+            Ok(&self.groups.get(&id).ok_or_else(|| ApiError::group_not_found(resource))?.tags)
+        } else if resource.starts_with("vpc-") {
+            let id = resource.parse().map_err(|_| unknown())?;
+            Ok(&self.vpcs.get(&id).ok_or_else(|| ApiError::vpc_not_found(resource))?.tags)
+        } else {
+            Err(unknown())
+        }
+    }
+
+    fn tag(&mut self, resource: &str, tags: &Tags) {
+        let new = || tags.iter().map(|(key, value)| (key.clone(), value.clone()));
+        if let Ok(id) = resource.parse() {
+            self.change_interface(&id, |interface| interface.tags.extend(new()));
+        }
+        if let Some(instance) = resource.parse().ok().and_then(|id| self.instances.get_mut(&id)) {
+            instance.tags.extend(new());
+        }
+        if let Some(subnet) = resource.parse().ok().and_then(|id| self.subnets.get_mut(&id)) {
+            subnet.info.tags.extend(new());
+        }
+        if let Some(group) = resource.parse().ok().and_then(|id| self.groups.get_mut(&id)) {
+            group.tags.extend(new());
+        }
+        if let Some(vpc) = resource.parse().ok().and_then(|id| self.vpcs.get_mut(&id)) {
+            vpc.tags.extend(new());
+        }
+    }
+
+    /// EC2's zone id, which is the same zone in every account: `euw1-az1`.
+    pub fn zone_id(&self, zone: &Zone) -> String {
+        let letter = zone.as_str().bytes().last().unwrap_or(b'a');
+        let parts: Vec<&str> = self.config.region.split('-').collect();
+        let short = match parts.as_slice() {
+            [area, direction, number] => {
+                let direction = match *direction {
+                    "northeast" => "ne",
+                    "southeast" => "se",
+                    "northwest" => "nw",
+                    "southwest" => "sw",
+                    other => other.get(..1).unwrap_or_default(),
+                };
+                format!("{area}{direction}{number}")
+            }
+            _ => self.config.region.clone(),
+        };
+        format!("{short}-az{}", u32::from(letter.saturating_sub(b'a')) + 1)
+    }
+
+    /// Tells the readers of `availableIpAddressCount`, late.
+    pub(super) fn publish_free_count(&mut self, subnet: &SubnetId) {
+        let lag: Duration = self.config.timing.free_count.draw(&mut self.timing_rng);
+        let now = self.now;
+        if let Some(record) = self.subnets.get_mut(subnet) {
+            let free = record.map.free();
+            if record.shown_free.current() != Some(&free) {
+                record.shown_free.set(Some(free), now, now.plus(lag));
+            }
+        }
+    }
+
+    /// Takes addresses as others in the VPC would (load balancers, other clusters): at most `count`, and where `every` is
+    /// more than 1 only one of so many in a row, which breaks the subnet's /28s. Returns how many were taken.
+    pub fn occupy(&mut self, subnet: &SubnetId, count: u32, every: u32) -> Result<u32, ApiError> {
+        let record = self.subnets.get_mut(subnet).ok_or_else(|| ApiError::subnet_not_found(subnet.as_str()))?;
+        let step = usize::try_from(every.max(1)).unwrap_or(usize::MAX);
+        let mut taken = 0;
+        for address in record.info.cidr.0.hosts().step_by(step) {
+            if taken == count {
+                break;
+            }
+            taken += u32::from(record.map.take(address));
+        }
+        self.publish_free_count(subnet);
+        Ok(taken)
+    }
+
+    /// Gives back every address of the subnet that no interface owns. Returns how many there were.
+    pub fn vacate(&mut self, subnet: &SubnetId) -> Result<u32, ApiError> {
+        let owned: std::collections::BTreeSet<_> = self
+            .interfaces()
+            .filter(|eni| eni.subnet == *subnet)
+            .flat_map(|eni| {
+                eni.addresses().chain(eni.prefixes.iter().flat_map(|prefix| prefix.addresses())).collect::<Vec<_>>()
+            })
+            .collect();
+        let record = self.subnets.get_mut(subnet).ok_or_else(|| ApiError::subnet_not_found(subnet.as_str()))?;
+        let before = record.map.free();
+        for address in record.info.cidr.0.hosts().filter(|address| !owned.contains(address)) {
+            record.map.give_back(address);
+        }
+        let freed = record.map.free() - before;
+        self.publish_free_count(subnet);
+        Ok(freed)
+    }
+}
+
+const SUBNET_FILTERS: &[&str] = &[
+    "subnet-id",
+    "vpc-id",
+    "availability-zone",
+    "availabilityZone",
+    "availability-zone-id",
+    "cidr",
+    "cidr-block",
+    "cidrBlock",
+    "available-ip-address-count",
+    "state",
+    "owner-id",
+    "default-for-az",
+    "tag-key",
+];
+
+impl SubnetRecord {
+    /// As DescribeSubnets shows it at `now`.
+    pub fn view(&self, now: Timestamp) -> SubnetView {
+        let available_ips = self.shown_free.seen(now).copied().unwrap_or_default();
+        SubnetView { info: self.info.clone(), available_ips }
+    }
+}
+
+/// Keys and values have the lengths that EC2 allows and do not begin with AWS's own prefix.
+pub(super) fn check_tags(tags: &Tags) -> Result<(), ApiError> {
+    if tags.len() > MAX_TAGS {
+        return Err(ApiError::client("TagLimitExceeded", format!("A resource can have at most {MAX_TAGS} tags")));
+    }
+    for (key, value) in tags {
+        if key.is_empty() || key.chars().count() > 127 || value.chars().count() > 255 {
+            return Err(ApiError::invalid_value(format!("Tag key or value exceeds its maximum length: '{key}'")));
+        }
+        if key.starts_with("aws:") {
+            return Err(ApiError::invalid_value(format!("Tag keys starting with 'aws:' are reserved: '{key}'")));
+        }
+    }
+    Ok(())
+}
+
+fn check_length(code: &'static str, cidr: Ipv4Net) -> Result<(), ApiError> {
+    if LENGTHS.contains(&cidr.prefix_len()) {
+        Ok(())
+    } else {
+        Err(ApiError::client(code, format!("The CIDR '{cidr}' is invalid. Its length must be between /16 and /28.")))
+    }
+}
