@@ -116,7 +116,7 @@ impl<A: Addresses, L: PodLinks> Verbs<A, L> {
             let host_ifname = self.host_ifname_of(&key, &pod);
             match self.take_down(&key, address, &host_ifname, &mut Phases::default()).await {
                 Ok(()) => {
-                    info!(target: "plugin", ?key, ?pod, %address, "GC released an attachment that the runtime forgot")
+                    info!(target: "plugin", ?key, ?pod, %address, "GC released an attachment that the runtime forgot");
                 }
                 Err(refusal) => failures.push(format!("{address}: {}", refusal.error)),
             }

@@ -37,7 +37,7 @@ impl Deletion {
     /// Returns when a DEL of the same attachment arrives; never, if none does.
     pub(super) async fn arrives(&mut self) {
         if self.0.changed().await.is_err() {
-            std::future::pending().await
+            std::future::pending::<()>().await;
         }
     }
 }

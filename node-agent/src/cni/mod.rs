@@ -4,6 +4,7 @@
 //! dataplane behind two small ports. Nothing here calls EC2, IMDS or the API server, lists links or decides which address a
 //! pod gets: on the path of an ADD there is the ledger, the kernel and this module.
 
+mod adapters;
 mod answer;
 pub mod conflist;
 mod delete;

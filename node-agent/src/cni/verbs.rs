@@ -263,7 +263,7 @@ impl<A: Addresses, L: PodLinks> Verbs<A, L> {
                     waited = true;
                     Poll::Pending
                 }
-                ready => ready,
+                Poll::Ready(outcome) => Poll::Ready(outcome),
             });
             tokio::select! {
                 biased;
@@ -273,14 +273,12 @@ impl<A: Addresses, L: PodLinks> Verbs<A, L> {
             }
         };
         *(if waited { &mut phases.wait } else { &mut phases.ledger }) = begun.elapsed();
-        match outcome {
-            Some(outcome) => outcome.map_err(|error| Refusal::no_address(&error)),
-            None => {
-                // The address may have come in the moment in which we stopped waiting.
-                self.give_back(call);
-                Err(Refusal::no_address(&AcquireError::Cancelled))
-            }
+        if let Some(outcome) = outcome {
+            return outcome.map_err(|error| Refusal::no_address(&error));
         }
+        // The address may have come in the moment in which we stopped waiting.
+        self.give_back(call);
+        Err(Refusal::no_address(&AcquireError::Cancelled))
     }
 
     /// After a failed first ADD: as if it had never been.

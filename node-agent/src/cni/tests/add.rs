@@ -107,7 +107,7 @@ async fn a_del_cancels_an_add_that_waits() {
         bench.succeed(&delete).await;
     };
     let begun = tokio::time::Instant::now();
-    let (error, _) = tokio::join!(bench.fail(&waiting), delete);
+    let (error, ()) = tokio::join!(bench.fail(&waiting), delete);
     assert_eq!(begun.elapsed(), Duration::from_secs(1));
     assert!(error.code == 11 && error.msg.contains("Cancelled"), "{error}");
     bench.pool.supply(address(1));
