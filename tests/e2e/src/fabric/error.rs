@@ -34,6 +34,9 @@ pub enum FabricError {
     /// The simulator's answer to a call on a node's behalf.
     #[error("EC2: {0}")]
     Ec2(String),
+    /// The router could not follow EC2, or has ended.
+    #[error("the router: {0}")]
+    Router(String),
     /// What `nft --json` printed is not what this program understands.
     #[error("cannot read the counters: {0}")]
     Counters(String),

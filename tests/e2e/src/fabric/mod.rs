@@ -12,6 +12,7 @@
 //! and bandwidth are not modelled.
 
 mod drops;
+mod ec2;
 mod error;
 mod internet;
 mod names;
@@ -22,6 +23,7 @@ mod registry;
 mod router;
 mod topology;
 mod underlay;
+mod vpc;
 mod world;
 
 pub use drops::{Drops, Offender};
@@ -30,6 +32,7 @@ pub use names::{RunId, RunIdError};
 pub use netns::Netns;
 pub use node::{Node, NodeSpec};
 pub use registry::{RunInfo, cleanup, list, sweep_stale};
+pub use vpc::{Control, Fabric, FabricConfig, InternetAccess};
 
 #[cfg(test)]
 mod tests;

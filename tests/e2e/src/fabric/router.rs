@@ -21,9 +21,12 @@ use super::world::{Machine, World};
 pub(super) trait Cloud: Send + Sync + 'static {
     /// What is effective now; not eventually consistent.
     fn world(&self) -> World;
-    /// Serves an instance's metadata until the handle is dropped.
-    fn serve_imds(&self, listener: TcpListener, instance: InstanceId) -> AbortOnDropHandle<()>;
+    /// Serves an instance's metadata until what it returns is dropped.
+    fn serve_imds(&self, listener: TcpListener, instance: InstanceId) -> ServedImds;
 }
+
+/// A metadata service that is being served.
+pub(super) type ServedImds = Box<dyn std::any::Any + Send>;
 
 /// A node as the router made it. Ready once it has its primary interface.
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -46,7 +49,7 @@ pub(super) struct Router {
     changed: Arc<Notify>,
     settle: mpsc::Sender<oneshot::Sender<Settled>>,
     nodes: watch::Receiver<Nodes>,
-    _task: AbortOnDropHandle<()>,
+    task: AbortOnDropHandle<()>,
 }
 
 impl Router {
@@ -57,7 +60,7 @@ impl Router {
         let worker =
             Worker { run, netns, imds_ttl, cloud, applied: World::default(), imds: BTreeMap::new(), nodes: publish };
         let task = tokio::spawn(worker.work(Arc::clone(&changed), requests));
-        Self { changed, settle, nodes, _task: AbortOnDropHandle::new(task) }
+        Self { changed, settle, nodes, task: AbortOnDropHandle::new(task) }
     }
 
     /// To be notified whenever the truth changed; notifications may be merged.
@@ -76,6 +79,14 @@ impl Router {
         self.settle.send(answer).await.map_err(|_| ended(()))?;
         answered.await.map_err(|_| ended(()))?
     }
+
+    /// Ends the task, and returns when it has touched the namespaces for the last time.
+    pub(super) async fn stop(self) {
+        let Self { task, .. } = self;
+        task.abort();
+        // Cancelled is what it is meant to be.
+        let _ = task.await;
+    }
 }
 
 struct Worker {
@@ -85,7 +96,7 @@ struct Worker {
     cloud: Arc<dyn Cloud>,
     /// What is in the namespaces.
     applied: World,
-    imds: BTreeMap<InstanceId, AbortOnDropHandle<()>>,
+    imds: BTreeMap<InstanceId, ServedImds>,
     nodes: watch::Sender<Nodes>,
 }
 
@@ -211,11 +222,11 @@ impl Worker {
     }
 
     async fn switch_off(&mut self, id: &InstanceId) -> Result<(), FabricError> {
-        let mut removed = None;
-        self.nodes.send_modify(|nodes| removed = nodes.remove(id));
-        let Some(built) = removed else { return Ok(()) };
-        info!(instance = %id, node = built.machine.name, "machine switched off");
+        let Some(built) = self.nodes.borrow().get(id).cloned() else { return Ok(()) };
         let name = Place::Node(&built.machine.name).netns_name(&self.run);
-        registry::blocking(move || registry::remove_namespaces(&[name], Ending::PowerOff)).await
+        registry::blocking(move || registry::remove_namespaces(&[name], Ending::PowerOff)).await?;
+        info!(instance = %id, node = built.machine.name, "machine switched off");
+        self.nodes.send_modify(|nodes| drop(nodes.remove(id)));
+        Ok(())
     }
 }

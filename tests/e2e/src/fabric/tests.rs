@@ -11,7 +11,7 @@ use tokio_util::task::AbortOnDropHandle;
 use super::drops::Drops;
 use super::names::RunId;
 use super::plan::internet_access;
-use super::router::{Cloud, Router};
+use super::router::{Cloud, Router, ServedImds};
 use super::underlay::Underlay;
 use super::world::{Machine, Plugged, World};
 
@@ -25,15 +25,15 @@ impl Cloud for Dictated {
     }
 
     /// Answers with the instance's id, whatever is asked.
-    fn serve_imds(&self, listener: TcpListener, instance: InstanceId) -> AbortOnDropHandle<()> {
-        AbortOnDropHandle::new(tokio::spawn(async move {
+    fn serve_imds(&self, listener: TcpListener, instance: InstanceId) -> ServedImds {
+        Box::new(AbortOnDropHandle::new(tokio::spawn(async move {
             loop {
                 let (mut stream, _) = listener.accept().await.unwrap();
                 let _ = stream.read(&mut [0; 1024]).await;
                 let answer = format!("HTTP/1.0 200 OK\r\n\r\n{instance}");
                 let _ = stream.write_all(answer.as_bytes()).await;
             }
-        }))
+        })))
     }
 }
 
