@@ -1,5 +1,7 @@
 //! The fabric with the simulated EC2 in it, as a cluster uses it. Needs root; says so when left out.
 
+#![allow(clippy::unwrap_used, clippy::expect_used, clippy::panic, reason = "all of this file is tests")]
+
 use std::process::Stdio;
 use std::time::Duration;
 

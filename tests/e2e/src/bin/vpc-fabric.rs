@@ -102,17 +102,12 @@ async fn launch_and_wait(fabric: &Fabric, nodes: u32, instance_type: &str) -> an
     }
     let mut out = std::io::stdout();
     writeln!(out, "run {}: EC2 at {}, region {}", fabric.run_id(), fabric.ec2_endpoint(), fabric.region())?;
-    for (number, zone) in (1..=nodes).zip(zones.iter().cycle()) {
-        let spec = NodeSpec::new(format!("node-{number}"), instance_type).in_zone(zone.clone());
-        let node = fabric.launch_node(spec).await?;
-        writeln!(
-            out,
-            "{}: {} {} nsenter --net={}",
-            node.name,
-            node.instance_id,
-            node.primary_ip,
-            node.netns.path().display()
-        )?;
+    let specs = (1..=nodes)
+        .zip(zones.iter().cycle())
+        .map(|(number, zone)| NodeSpec::new(format!("node-{number}"), instance_type).in_zone(zone.clone()));
+    for node in futures::future::try_join_all(specs.map(|spec| fabric.launch_node(spec))).await? {
+        let path = node.netns.path().display();
+        writeln!(out, "{}: {} {} nsenter --net={path}", node.name, node.instance_id, node.primary_ip)?;
     }
     writeln!(
         out,

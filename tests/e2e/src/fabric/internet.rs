@@ -23,7 +23,7 @@ const HTTP_PORT: u16 = 80;
 const ECHO_PORT: u16 = 7;
 
 /// A client that says nothing for so long is let go.
-const CONVERSATION: Duration = Duration::from_secs(60);
+const CONVERSATION: Duration = Duration::from_mins(1);
 
 /// Conversations at once per service; more wait in the listen queue.
 const AT_ONCE: usize = 256;
@@ -40,11 +40,8 @@ impl Internet {
         let http = netns.tcp_listener(address(HTTP_PORT), ListenOptions::default()).await?;
         let tcp = netns.tcp_listener(address(ECHO_PORT), ListenOptions::default()).await?;
         let udp = netns.udp_socket(address(ECHO_PORT)).await?;
-        let tasks = [
-            tokio::spawn(serve(http, |stream, client| answer_http(stream, client))),
-            tokio::spawn(serve(tcp, |stream, client| echo(stream, client))),
-            tokio::spawn(echo_datagrams(udp)),
-        ];
+        let tasks =
+            [tokio::spawn(serve(http, answer_http)), tokio::spawn(serve(tcp, echo)), tokio::spawn(echo_datagrams(udp))];
         Ok(Self { _services: tasks.map(AbortOnDropHandle::new) })
     }
 }

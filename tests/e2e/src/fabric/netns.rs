@@ -218,7 +218,7 @@ async fn run(mut command: Command, input: Option<String>) -> Result<String, Fabr
     let mut said = String::from_utf8_lossy(&output.stderr).trim().to_owned();
     if said.is_empty() {
         // ping and its like explain themselves on standard output.
-        said = String::from_utf8_lossy(&output.stdout).trim().to_owned();
+        String::from_utf8_lossy(&output.stdout).trim().clone_into(&mut said);
     }
     Err(FabricError::Command { command: shown, status: output.status.to_string(), stderr: said })
 }

@@ -59,23 +59,20 @@ pub(super) fn changes(have: &World, want: &World) -> Changes {
 
     for (eni, old) in &have.plugged {
         let link = router_link(eni);
-        match want.plugged.get(eni).filter(|new| same_link(old, new)) {
-            Some(new) => {
-                for route in old.routes().difference(&new.routes()) {
-                    changes.unplug.push(format!("route del {route} dev {link}"));
-                }
-                for route in new.routes().difference(&old.routes()) {
-                    changes.routes.push(route_line(route, new.primary_ip, &link));
-                }
-                let (before, after) = (old.addresses(), new.addresses());
-                filter.remove(&link, before.difference(&after));
-                filter.add(&link, after.difference(&before));
+        if let Some(new) = want.plugged.get(eni).filter(|new| same_link(old, new)) {
+            for route in old.routes().difference(&new.routes()) {
+                changes.unplug.push(format!("route del {route} dev {link}"));
             }
-            None => {
-                changes.unplug.push(format!("link del {link}"));
-                filter.remove(&link, &old.addresses());
-                filter.unplug(&link, old);
+            for route in new.routes().difference(&old.routes()) {
+                changes.routes.push(route_line(route, new.primary_ip, &link));
             }
+            let (before, after) = (old.addresses(), new.addresses());
+            filter.remove(&link, before.difference(&after));
+            filter.add(&link, after.difference(&before));
+        } else {
+            changes.unplug.push(format!("link del {link}"));
+            filter.remove(&link, &old.addresses());
+            filter.unplug(&link, old);
         }
     }
     for (eni, new) in &want.plugged {

@@ -23,7 +23,7 @@ use super::router::{Built, Router};
 use super::underlay::Underlay;
 
 /// How long an instance may take from RunInstances until its metadata answers. EC2's own delays are part of it.
-const LAUNCH_TIMEOUT: Duration = Duration::from_secs(120);
+const LAUNCH_TIMEOUT: Duration = Duration::from_mins(2);
 
 /// How a fabric starts.
 #[derive(Debug, Clone)]
