@@ -160,7 +160,7 @@ async fn start_program(run: &RunId) -> tokio::process::Child {
         }
         false
     };
-    assert!(tokio::time::timeout(Duration::from_secs(60), started).await.unwrap(), "the program came up");
+    assert!(tokio::time::timeout(Duration::from_mins(1), started).await.unwrap(), "the program came up");
     program
 }
 
