@@ -1,7 +1,7 @@
 //! From what is plugged in and what should be, to the commands that make it so. Pure: returns scripts for `ip -batch` and `nft -f`.
 //!
-//! Order matters and is kept by [`Changes`]: what goes leaves the filter last and the routes first, what comes enters
-//! the filter first, so that a legitimate packet never meets a half-made change.
+//! [`Changes`] lists them in the order in which they are run: what goes loses its routes before its place in the filter,
+//! and an interface that comes is in the filter before it can send.
 
 use std::collections::BTreeMap;
 use std::fmt::Write as _;
@@ -15,18 +15,18 @@ use super::world::{Machine, Plugged, World};
 /// Scripts for the router, in the order in which to run them.
 #[derive(Debug, Clone, Default, PartialEq, Eq)]
 pub(super) struct Changes {
-    /// Instances whose namespace goes, after `unplug`.
-    pub(super) switched_off: Vec<InstanceId>,
-    /// Instances that need a namespace before `plug`.
-    pub(super) switched_on: Vec<(InstanceId, Machine)>,
     /// `ip` in the router: links and routes that go.
     pub(super) unplug: Vec<String>,
+    /// Instances whose namespace goes.
+    pub(super) switched_off: Vec<InstanceId>,
+    /// Instances that need a namespace.
+    pub(super) switched_on: Vec<(InstanceId, Machine)>,
+    /// `ip` in the router: routes of interfaces that were there and stay.
+    pub(super) routes: Vec<String>,
     /// `nft` in the router: one transaction, removals and additions.
     pub(super) filter: String,
     /// Interfaces that appear: each with the commands that make it.
     pub(super) plug: Vec<Plug>,
-    /// `ip` in the router: routes of interfaces that were there and stay.
-    pub(super) routes: Vec<String>,
 }
 
 /// An interface to be made.

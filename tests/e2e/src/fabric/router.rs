@@ -140,13 +140,13 @@ impl Worker {
         for id in &switched_off {
             self.switch_off(id).await?;
         }
-        self.netns.nft(filter).await?;
         for (id, machine) in switched_on {
             self.switch_on(id, machine).await?;
         }
         self.netns.ip(&routes).await?;
-
-        // From here on, what failed is missing from `applied` and tried again.
+        // All before this can be repeated, so a failure is made good by the next round; this is done once. After it, what
+        // failed is missing from `applied` and tried again.
+        self.netns.nft(filter).await?;
         let failed = self.plug_all(&plug).await;
         self.applied = want;
         let mut first = Ok(());
@@ -203,12 +203,20 @@ impl Worker {
     }
 
     async fn switch_on(&mut self, id: InstanceId, mut machine: Machine) -> Result<(), FabricError> {
+        if self.nodes.borrow().contains_key(&id) {
+            return Ok(());
+        }
         if self.nodes.borrow().values().any(|other| other.machine.name == machine.name) {
             warn!(instance = %id, name = machine.name, "another machine has that name: this one goes by its id");
             machine.name = id.to_string();
         }
         let place = Place::Node(&machine.name);
         let (name, path) = (place.netns_name(&self.run), place.path(&self.run));
+        if path.exists() {
+            // Left by an attempt that failed half way: no machine that is on has that name.
+            let name = name.clone();
+            registry::blocking(move || registry::remove_namespaces(&[name], Ending::PowerOff)).await?;
+        }
         host_ip(&[format!("netns add {name}")]).await?;
         let netns = Netns::new(path);
         netns.ip(&["link set lo up".into()]).await?;

@@ -247,6 +247,24 @@ async fn two_runs_live_side_by_side_and_leave_nothing() {
 }
 
 #[tokio::test]
+async fn an_interface_that_cannot_be_plugged_in_is_said_and_tried_again() {
+    if !root() {
+        return;
+    }
+    let mut lab = Lab::with_two_nodes().await;
+    lab.on("i-1", "ip link add eth1 type veth peer name other").await.unwrap();
+    let second = interface("i-1", 1, 0, "10.0.0.21");
+    lab.cloud.0.lock().unwrap().plugged.insert("eni-b1".parse().unwrap(), second);
+    let error = lab.router.settled().await.expect_err("the name is taken");
+    assert!(error.contains("File exists") && error.contains("peer name eth1"), "{error}");
+
+    lab.on("i-1", "ip link del eth1").await.unwrap();
+    lab.router.settled().await.expect("nothing is in the way now");
+    lab.on("i-1", "ip link show eth1").await.unwrap();
+    lab.underlay.remove().await.unwrap();
+}
+
+#[tokio::test]
 async fn a_machine_switched_off_is_gone_and_comes_back_fresh() {
     if !root() {
         return;
