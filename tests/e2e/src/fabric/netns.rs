@@ -157,7 +157,7 @@ impl Netns {
                     setsockopt(&fd, sockopt::Ipv4Ttl, &i32::from(ttl))?;
                 }
                 bind(fd.as_raw_fd(), &SockaddrIn::from(address))?;
-                listen(&fd, Backlog::new(1024)?)?;
+                listen(&fd, Backlog::MAXALLOWABLE)?;
                 Ok(TcpListener::from(fd))
             })
             .await?;

@@ -1,0 +1,90 @@
+# What can be done with this tree. `make` alone explains it.
+SHELL := bash
+.SHELLFLAGS := -euo pipefail -c
+.DEFAULT_GOAL := help
+MAKEFLAGS += --no-print-directory
+
+# Static binaries: what the images hold is what the tests run.
+TARGET := $(shell uname -m)-unknown-linux-musl
+OUT := $(or $(CARGO_TARGET_DIR),target)/$(TARGET)
+# One profile, one target and one set of packages for everything that contains the EC2 SDK: cargo then unifies features
+# the same way each time, and the SDK (minutes and gigabytes of rustc) is compiled once.
+FLAGS := --release --target $(TARGET) --workspace
+NEEDS := tests/e2e/tools/require.sh
+
+##@ First
+.PHONY: help
+help: ## Explain the targets
+	@awk 'BEGIN { FS = ":.*## " } /^##@/ { printf "\n%s\n", substr($$0, 5) } /^[a-z0-9-]+:.*## / { printf "  \033[36m%-18s\033[0m %s\n", $$1, $$2 }' $(firstword $(MAKEFILE_LIST))
+	@echo
+.PHONY: demo
+demo: needs tools build ## Bring up a real cluster on simulated EC2 and show what enipool does; it stays up (CI=1: tear it down)
+	@$(OUT)/release/demo up $(if $(CI),--once)
+.PHONY: demo-down
+demo-down: ## End the demo's cluster, and sweep what crashed runs left
+	@if [ -x $(OUT)/release/demo ]; then $(OUT)/release/demo down; else echo "nothing was ever started from this tree: $(OUT)/release/demo is not built"; fi
+.PHONY: test
+test: needs ## All tests: unit and property, network namespaces, simulator against boto3, end to end
+	@.ci/test
+
+##@ Build
+.PHONY: check-needs
+check-needs: ## Say what is missing on this machine, and how to install it
+	@$(NEEDS)
+.PHONY: needs
+needs:
+	@$(NEEDS) --install
+.PHONY: tools
+tools: ## Build Kubernetes, etcd, containerd and helm into a cache outside the tree (some 20 minutes, once)
+	@tests/e2e/tools/install.sh >/dev/null
+.PHONY: build
+build: ## Build all binaries, tests and benches; the plugin once more in its own small profile
+	cargo build $(FLAGS) --all-targets
+	cargo build --profile shim --target $(TARGET) -p enipool-cni
+.PHONY: images
+images: build ## Build the container images (OCI archives for `ctr images import`) without a Docker engine: target/images
+	@$(OUT)/release/images target/images
+.PHONY: generate
+generate: ## Write the generated files (CRDs) anew
+	cargo run -q -p enipool-crds --bin crdgen
+.PHONY: clean
+clean: ## Remove what was built here; the cache of tools stays
+	cargo clean
+
+##@ Check
+.PHONY: lint
+lint: ## Formatting and clippy, warnings refused
+	cargo fmt --all --check
+	cargo clippy $(FLAGS) --all-targets -- -D warnings
+.PHONY: fmt
+fmt: ## Format the code
+	cargo fmt --all
+.PHONY: check-boundaries
+check-boundaries: ## Fail when a crate depends on what it must not (DESIGN: the domain is pure, only `cloud` knows AWS)
+	@.ci/boundaries
+.PHONY: verify-generated
+verify-generated: ## Fail when the CRDs are not what the Rust types say
+	@cargo run -q -p enipool-crds --bin crdgen -- --check
+.PHONY: deny
+deny: ## Licences and sources of all dependencies (needs cargo-deny)
+	cargo deny check licenses bans sources
+
+##@ Test
+.PHONY: test-unit
+test-unit: ## Unit and property tests of all crates; network namespace tests too when root
+	cargo test $(FLAGS)
+.PHONY: test-netns
+test-netns: ## Tests in network namespaces: dataplane and VPC fabric (root)
+	cargo test $(FLAGS) --test 'netns_*'
+.PHONY: test-wire
+test-wire: build ## The simulator's answers, checked with boto3 and against moto
+	ec2-sim/tests/wire/run.sh
+.PHONY: test-e2e
+test-e2e: needs tools build ## Scenarios on a real cluster (root)
+	@$(OUT)/release/scenarios $(SCENARIO)
+.PHONY: soak
+soak: ## Long randomised runs of the engine against the simulator
+	cargo test $(FLAGS) -- --ignored soak
+.PHONY: bench-cni
+bench-cni: needs tools build ## Time of ADD and DEL, side by side with the reference plugins (root)
+	@$(OUT)/release/bench-cni

@@ -1,0 +1,104 @@
+//! `make test-e2e`: runs the scenarios on one cluster, and tells of each as cargo's own tests do.
+//!
+//!     scenarios [PART OF A NAME]...    the two that set the stage run always
+
+use std::{process::ExitCode, time::Instant};
+
+use anyhow::{Context, Result};
+use enipool_e2e::{
+    cluster::{Cluster, Narrator, run},
+    images::Binaries,
+    scenarios::{ALL, Scenario, Stage},
+    story,
+};
+use tokio::signal::unix::{SignalKind, signal};
+
+/// Scenarios that the others stand on.
+const STAGE: usize = 2;
+
+#[tokio::main]
+async fn main() -> ExitCode {
+    tracing_subscriber::fmt().with_writer(std::io::stderr).with_max_level(tracing::Level::WARN).init();
+    let wanted: Vec<String> = std::env::args().skip(1).collect();
+    let chosen: Vec<(usize, Scenario)> = ALL
+        .into_iter()
+        .enumerate()
+        .filter(|(index, scenario)| {
+            *index < STAGE || wanted.is_empty() || wanted.iter().any(|part| scenario.name.contains(part))
+        })
+        .collect();
+    println!("\nrunning {} tests", chosen.len());
+    match run_all(&chosen).await {
+        Ok(failed) => summary(chosen.len(), &failed),
+        Err(error) => {
+            eprintln!("scenarios: {error:#}");
+            println!(
+                "\ntest result: FAILED. 0 passed; {} failed; 0 ignored; the cluster did not come up",
+                chosen.len()
+            );
+            ExitCode::FAILURE
+        }
+    }
+}
+
+fn summary(count: usize, failed: &[&str]) -> ExitCode {
+    if !failed.is_empty() {
+        println!("\nfailures:");
+        for name in failed {
+            println!("    {name}");
+        }
+    }
+    let result = if failed.is_empty() { "ok" } else { "FAILED" };
+    println!("\ntest result: {result}. {} passed; {} failed; 0 ignored", count - failed.len(), failed.len());
+    if failed.is_empty() { ExitCode::SUCCESS } else { ExitCode::FAILURE }
+}
+
+async fn run_all(chosen: &[(usize, Scenario)]) -> Result<Vec<&'static str>> {
+    let mut interrupt = signal(SignalKind::interrupt()).context("listening for SIGINT")?;
+    let mut terminate = signal(SignalKind::terminate()).context("listening for SIGTERM")?;
+    let stop = async {
+        tokio::select! {
+            _ = interrupt.recv() => {}
+            _ = terminate.recv() => {}
+        }
+    };
+    tokio::select! {
+        result = in_a_cluster(chosen) => result,
+        () = stop => {
+            // Dropped half-way, the run counts as dead: what it left is swept as after a crash.
+            run::sweep_dead().await?;
+            anyhow::bail!("interrupted")
+        }
+    }
+}
+
+async fn in_a_cluster(chosen: &[(usize, Scenario)]) -> Result<Vec<&'static str>> {
+    let narrator = Narrator::default();
+    let binaries = Binaries::beside_this_program()?;
+    let cluster = Cluster::start(story::config("scenarios"), &binaries, &narrator).await?;
+    let mut stage = Stage { cluster, narrator, pods: Vec::new() };
+    let mut failed = Vec::new();
+    for (index, scenario) in chosen {
+        let began = Instant::now();
+        let result = (scenario.run)(&mut stage).await;
+        let took = began.elapsed().as_secs_f64();
+        match result {
+            Ok(()) => println!("test {} ... ok ({took:.1} s)", scenario.name),
+            Err(error) => {
+                println!(
+                    "test {} ... FAILED ({took:.1} s)\n{error:#}\n{}",
+                    scenario.name,
+                    stage.cluster.report().await
+                );
+                failed.push(scenario.name);
+                if *index < STAGE {
+                    // Nothing that follows could succeed, and a dozen follow-up failures hide the first.
+                    failed.extend(chosen.iter().filter(|(later, _)| later > index).map(|(_, scenario)| scenario.name));
+                    break;
+                }
+            }
+        }
+    }
+    stage.cluster.stop().await;
+    Ok(failed)
+}

@@ -1,0 +1,103 @@
+//! Finds the programs that a cluster is made of: the cache that `tests/e2e/tools/install.sh` fills, Debian's packages, and
+//! our own binaries. It says what is missing and how to get it; it installs nothing.
+
+use std::{
+    env,
+    path::{Path, PathBuf},
+};
+
+use anyhow::{Context, Result, bail};
+
+/// The programs of the cache.
+const CACHED: [&str; 16] = [
+    "etcd",
+    "kube-apiserver",
+    "kube-controller-manager",
+    "kube-scheduler",
+    "kube-proxy",
+    "kubelet",
+    "kubectl",
+    "containerd",
+    "containerd-shim-runc-v2",
+    "ctr",
+    "helm",
+    "ptp",
+    "host-local",
+    "portmap",
+    "bandwidth",
+    "loopback",
+];
+
+/// Programs of the machine, and the Debian package of each.
+const PACKAGES: [(&str, &str); 8] = [
+    ("runc", "runc"),
+    ("nft", "nftables"),
+    ("conntrack", "conntrack"),
+    ("ip", "iproute2"),
+    ("busybox", "busybox-static"),
+    ("iptables", "iptables"),
+    ("nsenter", "util-linux"),
+    ("mount", "mount"),
+];
+
+/// A folder that has all programs of the cache.
+#[derive(Debug, Clone)]
+pub struct Programs {
+    dir: PathBuf,
+}
+
+impl Programs {
+    /// Looks everything up once, so that a missing program is told before anything is started.
+    pub fn find() -> Result<Self> {
+        let dir = cache()?.join("bin");
+        let missing: Vec<&str> = CACHED.into_iter().filter(|name| !dir.join(name).exists()).collect();
+        if !missing.is_empty() {
+            bail!(
+                "not in {}: {}. `make tools` builds them (some 20 minutes, once; kept outside the tree)",
+                dir.display(),
+                missing.join(", ")
+            );
+        }
+        let wanted: Vec<&str> = PACKAGES
+            .into_iter()
+            .filter(|(program, _)| in_path(program).is_none())
+            .map(|(_, package)| package)
+            .collect();
+        if !wanted.is_empty() {
+            bail!("Debian packages are missing: apt-get install -y {}", wanted.join(" "));
+        }
+        Ok(Self { dir })
+    }
+
+    /// The path of a program of the cache.
+    pub fn path(&self, name: &str) -> PathBuf {
+        self.dir.join(name)
+    }
+
+    /// The cache's folder of programs.
+    pub fn dir(&self) -> &Path {
+        &self.dir
+    }
+}
+
+/// The path of a program of the machine.
+pub fn in_path(program: &str) -> Option<PathBuf> {
+    let path = env::var_os("PATH")?;
+    env::split_paths(&path)
+        .chain(["/usr/sbin", "/sbin"].map(PathBuf::from))
+        .map(|dir| dir.join(program))
+        .find(|candidate| candidate.is_file())
+}
+
+fn cache() -> Result<PathBuf> {
+    if let Some(cache) = env::var_os("ENIPOOL_CACHE") {
+        return Ok(cache.into());
+    }
+    let base = match env::var_os("XDG_CACHE_HOME") {
+        Some(base) => PathBuf::from(base),
+        None => {
+            PathBuf::from(env::var_os("HOME").context("HOME is not set, and neither is ENIPOOL_CACHE")?).join(".cache")
+        }
+    };
+    Ok(base.join("enipool"))
+}

@@ -1,0 +1,158 @@
+//! enipool in the cluster, as its users install and see it: `helm install`, ENIPools, and EC2's own view of the ENIs to
+//! check their numbers against.
+
+use std::{net::Ipv4Addr, path::PathBuf, time::Duration};
+
+use anyhow::{Context, Result};
+use serde_json::{Value, json};
+use tokio::process::Command;
+
+use crate::cluster::{API_PORT, Cluster, run_command};
+
+/// The namespace that the chart goes into.
+pub const NAMESPACE: &str = "enipool-system";
+
+/// Longest time for the agents to come up and the nodes to get ready.
+const READY: Duration = Duration::from_secs(90);
+
+/// An ENI as EC2 sees it.
+#[derive(Debug, Clone)]
+pub struct Eni {
+    pub id: String,
+    pub device_index: u32,
+    pub primary: Ipv4Addr,
+    pub secondaries: Vec<Ipv4Addr>,
+    /// In the instance, as opposed to on its way.
+    pub effective: bool,
+}
+
+/// Installs the chart with a real `helm install`. Nothing tells the product that its EC2 is simulated but the SDK's own
+/// variable for the endpoint.
+pub async fn install(cluster: &Cluster) -> Result<()> {
+    let endpoint = json!({"AWS_ENDPOINT_URL_EC2": cluster.fabric().ec2_endpoint()});
+    let values = json!({
+        "apiServer": {"host": cluster.fabric().control().address.to_string(), "port": API_PORT.to_string()},
+        "clusterName": cluster.run().id(),
+        "operator": {"extraEnv": endpoint},
+        "agent": {"extraEnv": endpoint},
+    });
+    let file = cluster.run().dir().join("values.json");
+    std::fs::write(&file, values.to_string()).context("writing the chart's values")?;
+    let mut helm = Command::new(cluster.programs().path("helm"));
+    helm.env("KUBECONFIG", cluster.kubectl().kubeconfig())
+        .env("HELM_CACHE_HOME", cluster.run().dir().join("helm"))
+        .env("HELM_CONFIG_HOME", cluster.run().dir().join("helm"))
+        .env("HELM_DATA_HOME", cluster.run().dir().join("helm"))
+        .args(["install", "enipool"])
+        .arg(chart())
+        .args(["--namespace", NAMESPACE, "--create-namespace", "--values"])
+        .arg(&file);
+    run_command(helm, Duration::from_secs(60)).await.map(drop)
+}
+
+/// Waits until the chart's workloads run and every node is ready.
+pub async fn ready(cluster: &Cluster) -> Result<()> {
+    let kubectl = cluster.kubectl();
+    kubectl.wait(READY, "condition=Ready", &["node", "--all"]).await?;
+    for workload in workloads(cluster).await? {
+        let limit = format!("--timeout={}s", READY.as_secs());
+        kubectl
+            .run_within(READY + Duration::from_secs(10), &["-n", NAMESPACE, "rollout", "status", &workload, &limit])
+            .await?;
+    }
+    Ok(())
+}
+
+/// The chart's Deployment and DaemonSet.
+async fn workloads(cluster: &Cluster) -> Result<Vec<String>> {
+    let names = cluster.kubectl().run(&["-n", NAMESPACE, "get", "deployment,daemonset", "-o", "name"]).await?;
+    Ok(names.lines().map(str::to_owned).collect())
+}
+
+/// The agent's pod on a node.
+pub async fn agent_pod(cluster: &Cluster, node: &str) -> Result<String> {
+    let on_node = format!("spec.nodeName={node}");
+    let pods = cluster.kubectl().json(&["-n", NAMESPACE, "get", "pods", "--field-selector", &on_node]).await?;
+    let owned_by_daemon_set = |pod: &&Value| {
+        pod["metadata"]["ownerReferences"][0]["kind"] == "DaemonSet" && pod["metadata"]["deletionTimestamp"].is_null()
+    };
+    let pod = pods["items"].as_array().into_iter().flatten().find(owned_by_daemon_set);
+    let name = pod.and_then(|pod| pod["metadata"]["name"].as_str());
+    name.map(str::to_owned).with_context(|| format!("no agent runs on {node}"))
+}
+
+/// A node's ENIPool.
+pub async fn enipool(cluster: &Cluster, node: &str) -> Result<Value> {
+    cluster.kubectl().json(&["get", "enipool", node]).await
+}
+
+/// Waits until an ENIPool shows a value, by watching it.
+pub async fn enipool_shows(
+    cluster: &Cluster,
+    node: &str,
+    path: &str,
+    value: impl std::fmt::Display,
+    limit: Duration,
+) -> Result<()> {
+    let condition = format!("jsonpath={{{path}}}={value}");
+    cluster
+        .kubectl()
+        .wait(limit, &condition, &[&format!("enipool/{node}")])
+        .await
+        .with_context(|| format!("{node}'s ENIPool never showed {path} = {value}"))
+}
+
+/// A node's ENIs as EC2 sees them, by device index.
+pub fn enis(cluster: &Cluster, node: &str) -> Result<Vec<Eni>> {
+    let site = cluster.node(node)?.site();
+    Ok(enis_of_instance(cluster, &site.instance_id))
+}
+
+/// An instance's ENIs as EC2 sees them, by device index.
+pub fn enis_of_instance(cluster: &Cluster, instance: &str) -> Vec<Eni> {
+    let mut enis: Vec<Eni> = truth(cluster)
+        .enis
+        .into_iter()
+        .filter_map(|eni| {
+            let attachment = eni.attachment.filter(|attachment| attachment.instance.to_string() == instance)?;
+            Some(Eni {
+                id: eni.id.to_string(),
+                device_index: attachment.device_index,
+                primary: eni.primary_ip,
+                secondaries: eni.secondary_ips,
+                effective: attachment.effective,
+            })
+        })
+        .collect();
+    enis.sort_by_key(|eni| eni.device_index);
+    enis
+}
+
+/// The ENI of a node that holds an address for pods.
+pub fn eni_of(enis: &[Eni], address: Ipv4Addr) -> Option<&Eni> {
+    enis.iter().find(|eni| eni.secondaries.contains(&address))
+}
+
+fn chart() -> PathBuf {
+    PathBuf::from(concat!(env!("CARGO_MANIFEST_DIR"), "/../../deploy/helm/enipool"))
+}
+
+/// Those of these ENIs that EC2 still has.
+pub fn exist(cluster: &Cluster, enis: &[Eni]) -> Vec<String> {
+    let existing = truth(cluster).enis;
+    let ids = existing.into_iter().map(|eni| eni.id.to_string());
+    ids.filter(|id| enis.iter().any(|eni| eni.id == *id)).collect()
+}
+
+/// How often anybody changed something in EC2 so far.
+pub fn mutations(cluster: &Cluster) -> u64 {
+    cluster.fabric().sim().model().with(|model| {
+        let counts = model.calls().counts();
+        counts.iter().filter(|(action, _)| !action.starts_with("Describe")).map(|(_, count)| count.calls).sum()
+    })
+}
+
+/// What is so in EC2, whatever its describe calls show yet.
+fn truth(cluster: &Cluster) -> ec2_sim::model::Truth {
+    cluster.fabric().sim().model().with(|model| model.truth())
+}

@@ -1,0 +1,47 @@
+//! Nodes that come and go.
+
+use std::time::Duration;
+
+use anyhow::{Result, ensure};
+use futures::{FutureExt as _, future::LocalBoxFuture};
+
+use super::Stage;
+use crate::{
+    cluster::until,
+    fabric::NodeSpec,
+    product,
+    story::INSTANCE_TYPE,
+    workload::{self, Web},
+};
+
+/// The node that comes and goes.
+const GUEST: &str = "node-c";
+
+pub(super) fn node_removal(stage: &mut Stage) -> LocalBoxFuture<'_, Result<()>> {
+    async {
+        stage.cluster.add_node(NodeSpec::new(GUEST, INSTANCE_TYPE)).await?;
+        product::ready(&stage.cluster).await?;
+        let kubectl = stage.cluster.kubectl().clone();
+        let web = Web::new("guest", 3);
+        let pods = web.roll_out(&kubectl, Duration::from_secs(90)).await?;
+        ensure!(workload::by_node(&pods).contains_key(GUEST), "no pod came to {GUEST}: {pods:?}");
+        let instance = stage.cluster.node(GUEST)?.site().instance_id.clone();
+        let enis = product::enis(&stage.cluster, GUEST)?;
+        ensure!(enis.len() > 1, "{GUEST} has no ENI but its first");
+
+        // As when an instance is terminated under the cluster: first the machine, then its Node.
+        stage.cluster.unplug(GUEST).await?;
+        stage.cluster.fabric().terminate_node(GUEST).await?;
+        kubectl.run(&["delete", "node", GUEST, "--wait=false"]).await?;
+        kubectl.wait(Duration::from_secs(60), "delete", &["node", GUEST]).await?;
+        kubectl.wait(Duration::from_secs(60), "delete", &["enipool", GUEST]).await?;
+        until("the ENIs of a node that went", Duration::from_secs(60), async || {
+            let left = product::exist(&stage.cluster, &enis);
+            Ok(left.is_empty().then_some(()))
+        })
+        .await?;
+        ensure!(product::enis_of_instance(&stage.cluster, &instance).is_empty(), "{instance} still has ENIs");
+        web.remove(&kubectl, Duration::from_secs(60)).await
+    }
+    .boxed_local()
+}

@@ -1,0 +1,133 @@
+//! What the demo shows, step by step; the scenarios run the same steps. Each step checks what it tells.
+
+use std::{fmt::Write as _, net::Ipv4Addr, time::Duration};
+
+use anyhow::{Result, ensure};
+
+use crate::{
+    cluster::{Cluster, ClusterConfig, Narrator, Network},
+    fabric::NodeSpec,
+    product,
+    workload::{self, Pod, Web},
+};
+
+/// Four ENIs of fifteen addresses each: room to show a fourth ENI after the pods have filled the first.
+pub const INSTANCE_TYPE: &str = "m5.xlarge";
+/// One more pod per node than the first ENI has addresses for.
+pub const REPLICAS: u32 = 30;
+
+/// Two nodes that wait for a network.
+pub fn config(purpose: &'static str) -> ClusterConfig {
+    let nodes = ["node-a", "node-b"].map(|name| NodeSpec::new(name, INSTANCE_TYPE)).into();
+    ClusterConfig { purpose, nodes, network: Network::None }
+}
+
+/// The deployment of the demo.
+pub fn web() -> Web {
+    Web::new("web", REPLICAS).with_service(30080)
+}
+
+/// `helm install`, then nodes get ready.
+pub async fn install(cluster: &Cluster, narrator: &Narrator) -> Result<()> {
+    narrator.chapter("Install enipool: helm install enipool deploy/helm/enipool");
+    narrator.during("Installing CRDs, operator and agents", product::install(cluster)).await?;
+    narrator
+        .during("Waiting for agents to adopt their instances' ENIs, and nodes to get ready", product::ready(cluster))
+        .await?;
+    narrator
+        .show(&cluster.kubectl().run(&["get", "nodes", "--label-columns", "node.kubernetes.io/instance-type"]).await?);
+    Ok(())
+}
+
+/// A deployment over both nodes, on the addresses of several ENIs.
+pub async fn deploy(cluster: &Cluster, narrator: &Narrator) -> Result<Vec<Pod>> {
+    narrator.chapter(&format!("Run {REPLICAS} pods over both nodes: more than one ENI holds"));
+    let web = web();
+    let pods = narrator
+        .during(
+            &format!("Rolling out deployment {} with {REPLICAS} replicas", web.name),
+            web.roll_out(cluster.kubectl(), Duration::from_secs(90)),
+        )
+        .await?;
+    let mut table = String::from("NODE     ENI                     DEVICE  PODS  EXAMPLE\n");
+    for (node, pods) in workload::by_node(&pods) {
+        let enis = product::enis(cluster, node)?;
+        for eni in &enis {
+            let on_eni: Vec<Ipv4Addr> =
+                pods.iter().map(|pod| pod.address).filter(|ip| eni.secondaries.contains(ip)).collect();
+            let example = on_eni.first().map_or_else(|| "(warm)".to_owned(), ToString::to_string);
+            let _ = writeln!(table, "{node:<8} {:<23} {:<7} {:<5} {example}", eni.id, eni.device_index, on_eni.len());
+        }
+        for pod in &pods {
+            ensure!(
+                product::eni_of(&enis, pod.address).is_some(),
+                "{} has {}, which no ENI of {node} owns",
+                pod.name,
+                pod.address
+            );
+        }
+        let used = enis.iter().filter(|eni| pods.iter().any(|pod| eni.secondaries.contains(&pod.address))).count();
+        ensure!(used > 1, "all pods of {node} are on one ENI");
+    }
+    narrator.say("Every pod has an address of the VPC, as EC2 itself tells:");
+    narrator.show(&table);
+    Ok(pods)
+}
+
+/// Pods on different nodes talk to each other, and to the outside as their node.
+pub async fn talk(cluster: &Cluster, narrator: &Narrator, pods: &[Pod]) -> Result<()> {
+    let kubectl = cluster.kubectl();
+    let (one, other) = workload::two_nodes_pods(pods)?;
+    narrator.chapter("Pods talk to each other over their own VPC addresses, and to the outside");
+    narrator.say(&format!("{} on {} pings {} on {}:", one.address, one.node, other.address, other.node));
+    narrator.show(&one.ping(kubectl, other.address).await?);
+    let internet = cluster.fabric().internet_address();
+    narrator.say(&format!("{} pings {internet}, a host outside the VPC:", one.address));
+    narrator.show(&one.ping(kubectl, internet).await?);
+    let seen = one.fetch(kubectl, &format!("http://{internet}/")).await?;
+    let node = cluster.node(&one.node)?.site().address;
+    ensure!(seen == node.to_string(), "the outside saw {seen}, not the node's {node}");
+    narrator.say(&format!("That host saw the request come from {seen}: the node's primary address (source NAT)."));
+    Ok(())
+}
+
+/// `kubectl get enipools`, with numbers that are true.
+pub async fn pools(cluster: &Cluster, narrator: &Narrator, pods: &[Pod]) -> Result<()> {
+    narrator.chapter("What each node holds: kubectl get enipools");
+    for (node, pods) in workload::by_node(pods) {
+        product::enipool_shows(cluster, node, ".status.addresses.assigned", pods.len(), Duration::from_secs(20))
+            .await?;
+        let enis = product::enis(cluster, node)?.len();
+        product::enipool_shows(cluster, node, ".status.attachedENIs", enis, Duration::from_secs(30)).await?;
+    }
+    narrator.show(&cluster.kubectl().run(&["get", "enipools"]).await?);
+    Ok(())
+}
+
+/// One edit, and seconds later one more ENI.
+pub async fn more_warm(cluster: &Cluster, narrator: &Narrator, node: &str) -> Result<()> {
+    let patch = r#"{"spec":{"warmENITarget":2}}"#;
+    narrator.chapter(&format!(
+        "More spare addresses for one node, now: kubectl patch enipool {node} --type merge -p '{patch}'"
+    ));
+    let before = product::enis(cluster, node)?.len();
+    cluster.kubectl().run(&["patch", "enipool", node, "--type", "merge", "-p", patch]).await?;
+    let what = format!("Waiting for an ENI more than the {before} that {node} has");
+    let shown = product::enipool_shows(cluster, node, ".status.attachedENIs", before + 1, Duration::from_secs(60));
+    narrator.during(&what, shown).await?;
+    let enis = product::enis(cluster, node)?;
+    ensure!(enis.len() == before + 1, "EC2 says that {node} has {} ENIs, not {}", enis.len(), before + 1);
+    narrator.show(&cluster.kubectl().run(&["get", "enipools"]).await?);
+    Ok(())
+}
+
+/// Nothing left a node through an ENI that does not own its address.
+pub async fn nothing_spoofed(cluster: &Cluster) -> Result<()> {
+    let drops = cluster.fabric().drops().await?;
+    ensure!(
+        drops.spoofed_total() == 0,
+        "packets left through an ENI that does not own their source: {:?}",
+        drops.offenders
+    );
+    Ok(())
+}
