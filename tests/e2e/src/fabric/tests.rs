@@ -9,7 +9,8 @@ use tokio::net::TcpListener;
 use tokio_util::task::AbortOnDropHandle;
 
 use super::drops::Drops;
-use super::names::RunId;
+use super::names::{Place, RunId};
+use super::netns::{Netns, host_ip};
 use super::plan::internet_access;
 use super::router::{Cloud, Router, ServedImds};
 use super::underlay::Underlay;
@@ -58,11 +59,15 @@ struct Lab {
 impl Lab {
     /// Two machines in different subnets, each with its primary interface.
     async fn with_two_nodes() -> Self {
+        Self::with_hop_limit(2).await
+    }
+
+    async fn with_hop_limit(hop_limit: u8) -> Self {
         let subnets = ["10.0.0.0/20", "10.0.16.0/20"].map(|cidr| SubnetCidr(cidr.parse().unwrap()));
         let vpc = ["10.0.0.0/16".parse().unwrap()];
         let underlay = Underlay::start(RunId::random(), &vpc, &subnets).await.unwrap();
         let cloud = Arc::new(Dictated::default());
-        let router = Router::start(underlay.run.clone(), underlay.base.router.clone(), 2, cloud.clone());
+        let router = Router::start(underlay.run.clone(), underlay.base.router.clone(), hop_limit, cloud.clone());
         let lab = Self { underlay, router, cloud };
         lab.change(|world| {
             for (number, name) in [(1, "one"), (2, "two")] {
@@ -121,6 +126,34 @@ async fn nodes_reach_each_other_the_control_plane_and_their_metadata() {
     }
     assert_eq!(lab.drops().await.spoofed_total(), 0);
     lab.underlay.remove().await.unwrap();
+}
+
+#[tokio::test]
+async fn the_hop_limit_decides_whether_pods_see_the_metadata() {
+    if !root() {
+        return;
+    }
+    for (hop_limit, seen_by_pods) in [(1, false), (2, true)] {
+        let mut lab = Lab::with_hop_limit(hop_limit).await;
+        // A pod: one hop behind the node, which hides it behind its own address.
+        let pod = Netns::new(Place::Node("pod").path(&lab.underlay.run));
+        host_ip(&[format!("netns add {}", Place::Node("pod").netns_name(&lab.underlay.run))]).await.unwrap();
+        let node = lab.router.nodes().borrow()[&id("i-1")].netns.clone();
+        let masquerade =
+            "table ip t { chain c { type nat hook postrouting priority srcnat; oifname eth0 masquerade; }; }";
+        node.nft(masquerade.into()).await.unwrap();
+        node.sysctl(&["net/ipv4/ip_forward=1"]).await.unwrap();
+        let link = format!("link add p type veth peer name q netns {}", pod.path().display());
+        node.ip(&[link, "addr add 10.99.0.1/30 dev p".into(), "link set p up".into()]).await.unwrap();
+        let route = "route add default via 10.99.0.1".into();
+        pod.ip(&["addr add 10.99.0.2/30 dev q".into(), "link set q up".into(), route]).await.unwrap();
+        pod.exec(&["ping", "-c1", "-W2", "10.0.16.12"]).await.expect("the pod has a way out");
+
+        let seen = pod.exec(&["curl", "-sm2", "http://169.254.169.254/"]).await;
+        assert_eq!(seen.is_ok(), seen_by_pods, "hop limit {hop_limit}: {seen:?}");
+        assert_eq!(lab.on("i-1", "curl -sm5 http://169.254.169.254/").await.unwrap(), "i-1", "the node sees it always");
+        lab.underlay.remove().await.unwrap();
+    }
 }
 
 #[tokio::test]

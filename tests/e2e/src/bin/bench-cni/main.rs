@@ -1,0 +1,196 @@
+//! Measures the CNI plugin and its agent against the reference plugins `ptp` + `host-local`, all in one run on one machine.
+//!
+//! The real agent runs on nodes of the VPC fabric, with a simulated EC2 that answers at once. Each plugin is run as a
+//! container runtime runs it: a new process, the configuration on standard input, a fresh network namespace, timed from exec
+//! to exit; the plugins take turns in batches. Figures are ratios within this run: absolute times are the machine's.
+
+mod figures;
+mod latency;
+mod rtt;
+mod supply;
+
+use std::fs;
+use std::path::PathBuf;
+
+use anyhow::{Context, Result};
+use clap::Parser;
+use ec2_sim::SimConfig;
+use enipool_e2e::bare::agent::{Agent, AgentSpec};
+use enipool_e2e::bare::pods::PodNetns;
+use enipool_e2e::bare::{self, plugin};
+use enipool_e2e::fabric::{Fabric, FabricConfig, Node, NodeSpec};
+use figures::{Goal, Report, median};
+use latency::{Contender, Times, in_turns, rates};
+
+/// Measures ADD and DEL of the plugin against `ptp` + `host-local`.
+#[derive(Debug, Parser)]
+#[command(version)]
+struct Args {
+    /// File for the figures, flat JSON.
+    #[arg(long, default_value = "target/bench/cni.json")]
+    out: PathBuf,
+    /// Rounds of 20 ADDs and 20 DELs for each plugin.
+    #[arg(long, default_value_t = 20)]
+    rounds: usize,
+    /// Only the plugins' own times, without the pool's figures and without the node with 250 pods.
+    #[arg(long)]
+    quick: bool,
+}
+
+const BATCH: usize = 20;
+
+#[tokio::main(worker_threads = 2)]
+async fn main() -> Result<()> {
+    let args = Args::parse();
+    let tools = bare::tools();
+    for file in [bare::agent_executable(), bare::plugin_executable(), tools.join("ptp"), tools.join("host-local")] {
+        fs::metadata(&file).with_context(|| format!("{} is missing: `make build tools`", file.display()))?;
+    }
+    let mut fabric = Fabric::start(FabricConfig { sim: SimConfig::instant(), ..FabricConfig::default() }).await?;
+    let outcome = measure(&args, &fabric).await;
+    fabric.stop().await.context("take the fabric down")?;
+    let report = outcome?;
+    report.print();
+    report.write(&args.out)
+}
+
+async fn measure(args: &Args, fabric: &Fabric) -> Result<Report> {
+    let large = fabric.launch_node(NodeSpec::new("large", "m5.16xlarge")).await?;
+    let filled = fabric.launch_node(NodeSpec::new("filled", "m5.large")).await?;
+    let fresh = fabric.launch_node(NodeSpec::new("fresh", "m5.large")).await?;
+    let bench = Bench {
+        root: PathBuf::from("/run").join(format!("enipool-bench-{}", fabric.run_id())),
+        endpoint: fabric.ec2_endpoint(),
+        region: fabric.region().to_owned(),
+        run: fabric.run_id().to_string(),
+        args,
+    };
+    let sim = fabric.sim();
+    // Everything below waits for processes and for the kernel: the simulator keeps the runtime's other threads.
+    let outcome = tokio::task::block_in_place(|| {
+        let mut report = Report::default();
+        if !args.quick {
+            println!("EC2 calls and bursts");
+            supply::fill(sim, bench.spec(&filled, &[]), &mut report)?;
+            supply::burst(sim, bench.spec(&fresh, &[]), &mut report)?;
+        }
+        bench.plugins(&large, &mut report)?;
+        Ok(report)
+    });
+    // Best effort: what stays is below /run and named after the run.
+    if outcome.is_ok() {
+        let _ = fs::remove_dir_all(&bench.root);
+    } else {
+        println!("the agents' logs are in {}", bench.root.display());
+    }
+    outcome
+}
+
+struct Bench<'a> {
+    root: PathBuf,
+    endpoint: String,
+    region: String,
+    run: String,
+    args: &'a Args,
+}
+
+impl Bench<'_> {
+    fn spec(&self, node: &Node, env: &[(&'static str, &'static str)]) -> AgentSpec {
+        AgentSpec {
+            executable: bare::agent_executable(),
+            plugin: bare::plugin_executable(),
+            node: node.name.clone(),
+            netns: node.netns.path().to_owned(),
+            state: self.root.join(&node.name),
+            ec2_endpoint: self.endpoint.clone(),
+            region: self.region.clone(),
+            env: env.to_vec(),
+        }
+    }
+
+    /// Everything that is measured on one large node with a full pool, beside a node of the reference.
+    fn plugins(&self, node: &Node, report: &mut Report) -> Result<()> {
+        let env = [("WARM_IP_TARGET", "700"), ("IP_COOLDOWN_PERIOD", "1")];
+        let mut agent = self.spec(node, &env).start()?;
+        agent.wait_for_free(700)?;
+        let ours = Contender::of(&agent, &format!("enp-cni-{}", self.run));
+        let reference_node = PodNetns::new(&format!("enp-cni-{}-ptp-node", self.run))?;
+        let theirs = Contender {
+            plugin: plugin::reference(&bare::tools(), &self.root.join("host-local")),
+            node: reference_node.path().to_owned(),
+            prefix: format!("enp-cni-{}-ptp", self.run),
+        };
+        one_at_a_time(&ours, &theirs, self.args.rounds, report)?;
+        twenty_at_once(&ours, &theirs, report)?;
+        if !self.args.quick {
+            crowd(&agent, &ours, report)?;
+        }
+        agent.stop()
+    }
+}
+
+fn one_at_a_time(ours: &Contender, theirs: &Contender, rounds: usize, report: &mut Report) -> Result<()> {
+    println!("ADD and DEL, one at a time, {rounds} rounds of {BATCH} each in turn (ms)");
+    in_turns(&[ours, theirs], 1, 5).context("warm up")?;
+    let times = in_turns(&[ours, theirs], rounds, BATCH)?;
+    let [own, reference] = times.as_slice() else { anyhow::bail!("two contenders have two times") };
+    print_times("enipool", own);
+    print_times("ptp", reference);
+    let ratio = |percent: u32| own.add.percentile(percent) / reference.add.percentile(percent);
+    report.figure("add_p50_vs_ptp", ratio(50), Goal::AtMost(0.25));
+    report.figure("add_p99_vs_ptp", ratio(99), Goal::AtMost(0.4));
+    report.figure("del_p50_vs_ptp", own.del.percentile(50) / reference.del.percentile(50), Goal::AtMost(0.12));
+    Ok(())
+}
+
+fn print_times(name: &str, times: &Times) {
+    for (verb, sample) in [("ADD", &times.add), ("DEL", &times.del)] {
+        let [p50, p90, p99] = [50, 90, 99].map(|percent| sample.percentile(percent));
+        println!("  {name:<8} {verb}  p50 {p50:7.2}  p90 {p90:7.2}  p99 {p99:7.2}  ({} runs)", sample.len());
+    }
+}
+
+fn twenty_at_once(ours: &Contender, theirs: &Contender, report: &mut Report) -> Result<()> {
+    println!("{BATCH} ADDs at once");
+    let [own, reference]: [Vec<f64>; 2] =
+        rates(&[ours, theirs], 9, BATCH)?.try_into().map_err(|_| anyhow::anyhow!("two contenders have two rates"))?;
+    let (own, reference) = (median(own), median(reference));
+    println!("  enipool {own:.0} per second, ptp {reference:.0} per second (medians of 9)");
+    report.figure("adds_per_s_20_parallel_vs_ptp", own / reference, Goal::AtLeast(4.5));
+    Ok(())
+}
+
+/// The same node with ever more pods on it: what the first pods pay for the others.
+fn crowd(agent: &Agent, ours: &Contender, report: &mut Report) -> Result<()> {
+    let round_trips = |pods: &[latency::Pod]| -> Result<f64> {
+        let [client, server, ..] = pods else { anyhow::bail!("two pods are needed") };
+        let figures: Result<Vec<f64>> = (0..5).map(|_| rtt::median_us(client, server, 4000)).collect();
+        Ok(median(figures?))
+    };
+    let add = || -> Result<figures::Sample> { Ok(in_turns(&[ours], 5, BATCH)?.remove(0).add) };
+
+    println!("a node that fills up");
+    let mut pods = ours.bring_up(2)?;
+    let mut rtt_2 = vec![round_trips(&pods)?];
+    pods.extend(ours.bring_up(8)?);
+    let mut add_10 = add()?;
+    pods.extend(ours.bring_up(190)?);
+    report.figure("agent_rss_200_pods_mb", agent.rss_mb()?, Goal::AtMost(24.0));
+    pods.extend(ours.bring_up(50)?);
+    let add_250 = add()?;
+    let rtt_250 = round_trips(&pods)?;
+    // And back: the machine may have changed its pace meanwhile.
+    ours.take_down(pods.split_off(10))?;
+    add_10.extend(add()?);
+    ours.take_down(pods.split_off(2))?;
+    rtt_2.push(round_trips(&pods)?);
+    ours.take_down(pods)?;
+
+    let (few, many) = (add_10.percentile(50), add_250.percentile(50));
+    println!("  ADD p50 at 10 pods {few:.2} ms, at 250 pods {many:.2} ms");
+    report.figure("add_p50_250_pods_vs_10", many / few, Goal::AtMost(1.2));
+    let rtt_2 = rtt_2.iter().sum::<f64>() / 2.0;
+    println!("  UDP round trip with 2 pods {rtt_2:.1} µs, with 250 pods {rtt_250:.1} µs");
+    report.figure("udp_rtt_250_pods_vs_2", rtt_250 / rtt_2, Goal::AtMost(1.05));
+    Ok(())
+}
