@@ -93,7 +93,8 @@ pub struct NetConf {
     pub mtu: Option<u32>,
     /// As the runtime cached it. Of any shape: DEL must not fail over a cache that it cannot read.
     pub prev_result: Option<serde_json::Value>,
-    /// GC only. Absent is not the same as empty.
+    /// GC only. Absent (the runtime says nothing about what is valid) is not the same as empty (nothing is); `null` is how
+    /// Go writes an empty list.
     pub valid_attachments: Option<Vec<Attachment>>,
 }
 
@@ -118,8 +119,12 @@ struct RawNetConf {
     mtu: Option<u32>,
     #[serde(default)]
     prev_result: Option<serde_json::Value>,
-    #[serde(default, rename = "cni.dev/valid-attachments")]
+    #[serde(default, rename = "cni.dev/valid-attachments", deserialize_with = "present")]
     valid_attachments: Option<Vec<Attachment>>,
+}
+
+fn present<'de, D: serde::Deserializer<'de>>(value: D) -> Result<Option<Vec<Attachment>>, D::Error> {
+    Option::<Vec<Attachment>>::deserialize(value).map(|list| Some(list.unwrap_or_default()))
 }
 
 impl NetConf {
@@ -279,6 +284,8 @@ mod tests {
     fn no_list_of_attachments_is_not_an_empty_one() {
         let none = NetConf::parse(r#"{"cniVersion":"1.1.0","name":"n"}"#, Verb::Gc).unwrap();
         assert_eq!(none.valid_attachments, None);
+        let null = r#"{"cniVersion":"1.1.0","name":"n","cni.dev/valid-attachments":null}"#;
+        assert_eq!(NetConf::parse(null, Verb::Gc).unwrap().valid_attachments, Some(Vec::new()));
         let text =
             r#"{"cniVersion":"1.1.0","name":"n","cni.dev/valid-attachments":[{"containerID":"c","ifname":"eth0"}]}"#;
         let one = NetConf::parse(text, Verb::Gc).unwrap().valid_attachments.unwrap();

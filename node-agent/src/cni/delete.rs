@@ -102,10 +102,11 @@ impl<A: Addresses, L: PodLinks> Verbs<A, L> {
 
     /// Takes down every attachment of this network that the runtime does not know.
     pub(super) async fn gc(&self, conf: &NetConf) -> Result<(), Refusal> {
-        let valid = conf.valid_attachments.as_ref().ok_or_else(|| {
-            CniError::new(Code::InvalidConfig, "GC without cni.dev/valid-attachments")
-                .details("the runtime must list the attachments to keep; an absent list is not an empty one")
-        })?;
+        let Some(valid) = &conf.valid_attachments else {
+            // The reference library does this when its caller gives no list; it has then deleted by itself all that it knew.
+            info!(target: "plugin", network = conf.name, "GC without a list of valid attachments: nothing is taken down");
+            return Ok(());
+        };
         let mut failures = Vec::new();
         for (key, pod, address) in self.forgotten(&conf.name, valid) {
             // A call for it is under way: whatever it is, the runtime knows of the container.
