@@ -17,9 +17,10 @@ pub enum Retry {
 /// A failure of the dataplane. The text names the step and what the kernel said.
 #[derive(Debug, thiserror::Error)]
 pub enum DataplaneError {
-    /// The kernel refused a netlink request. `code` is the positive errno.
-    #[error("{step}: the kernel answered {}{}", errno_name(*code), hint(*code))]
-    Kernel { step: &'static str, code: i32 },
+    /// The kernel refused a netlink request. `code` is the positive errno,
+    /// `text` the kernel's own words where it has some.
+    #[error("{step}: the kernel answered {}{}{}{}", errno_name(*code), if text.is_empty() { "" } else { ": " }, text, hint(*code))]
+    Kernel { step: &'static str, code: i32, text: String },
     /// No answer to a netlink request in time.
     #[error("{step}: no answer from the kernel in time")]
     Timeout { step: &'static str },

@@ -34,6 +34,11 @@ pub const MARK_RULE_PRIORITY: u32 = 1200;
 /// Priority of the rules `from <ENI's primary address> lookup ENI_TABLE_BASE + N`.
 pub const SOURCE_RULE_PRIORITY: u32 = 1201;
 
+/// Priority at which the AWS plugin has `to <pod> lookup main`.
+pub const AWS_TO_POD_PRIORITY: u32 = 512;
+/// Priority at which the AWS plugin has `from <pod> lookup <ENI's table>`.
+pub const AWS_FROM_POD_PRIORITY: u32 = 1536;
+
 /// The next hop in pods: any link-local address that nobody else uses; a permanent neighbour entry gives it a MAC.
 pub const POD_GATEWAY: Ipv4Addr = Ipv4Addr::new(169, 254, 1, 1);
 
@@ -49,6 +54,11 @@ pub const fn eni_table(device_index: u32) -> u32 {
 pub fn pod_mac(address: Ipv4Addr) -> MacAddress {
     let [a, b, c, d] = address.octets();
     MacAddress([0xe2, 0x02, a, b, c, d])
+}
+
+/// Whether `mac` is one that [`pod_mac`] makes.
+pub fn is_pod_mac(mac: MacAddress) -> bool {
+    mac.0.starts_with(&[0xe2, 0x02])
 }
 
 /// MAC of the host's end of a pod's veth pair.

@@ -1,0 +1,4 @@
+//! The dataplane against the real kernel, in network namespaces.
+
+mod lab;
+
