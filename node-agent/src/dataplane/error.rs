@@ -96,7 +96,9 @@ impl DataplaneError {
             | Self::Stopped
             | Self::NoHostState
             | Self::NoPrimaryLink { .. } => Retry::Soon,
-            Self::Several(errors) => errors.iter().map(Self::retry).max_by_key(|retry| *retry as u8).unwrap_or(Retry::Soon),
+            Self::Several(errors) => {
+                errors.iter().map(Self::retry).max_by_key(|retry| *retry as u8).unwrap_or(Retry::Soon)
+            }
         }
     }
 
@@ -137,7 +139,9 @@ fn hint(code: i32) -> &'static str {
     use nix::libc;
     match code {
         libc::EPERM | libc::EACCES => ": the agent needs the capabilities NET_ADMIN and SYS_ADMIN",
-        libc::EOPNOTSUPP | libc::EAFNOSUPPORT => ": the running kernel lacks a feature (veth, policy routing or nftables)",
+        libc::EOPNOTSUPP | libc::EAFNOSUPPORT => {
+            ": the running kernel lacks a feature (veth, policy routing or nftables)"
+        }
         libc::ENOBUFS => ": the kernel's socket buffer is full",
         _ => "",
     }

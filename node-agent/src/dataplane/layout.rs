@@ -67,6 +67,11 @@ pub fn host_mac(address: Ipv4Addr) -> MacAddress {
     MacAddress([0xe2, 0x01, a, b, c, d])
 }
 
+/// Whether `mac` is one that [`host_mac`] makes.
+pub fn is_host_mac(mac: MacAddress) -> bool {
+    mac.0.starts_with(&[0xe2, 0x01])
+}
+
 /// First letters of all host-side pod interfaces. At most four characters (the AWS plugin's limit, `eni` its default).
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct VethPrefix(Box<str>);
@@ -117,7 +122,11 @@ pub struct HostIfname(Box<str>);
 impl HostIfname {
     /// A name read back from the kernel or from a journal.
     pub fn new(value: &str) -> Result<Self, DataplaneError> {
-        if (1..=15).contains(&value.len()) && !value.contains(['/', ' ', '\t', '\n', ':']) && value != "." && value != ".." {
+        if (1..=15).contains(&value.len())
+            && !value.contains(['/', ' ', '\t', '\n', ':'])
+            && value != "."
+            && value != ".."
+        {
             Ok(Self(value.into()))
         } else {
             Err(DataplaneError::BadName {

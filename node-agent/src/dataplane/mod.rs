@@ -6,18 +6,31 @@
 //!
 //! Every object created on a host is listed in `docs/dataplane.md`.
 
+mod cleanup;
+mod control;
+mod desired;
 mod error;
+mod found;
+mod host;
 pub mod layout;
+mod monitor;
 mod netlink;
+mod nft;
+mod observe;
 mod plumb;
 mod pods;
 mod reaper;
+mod ruleset;
 mod state;
 mod sysctl;
 mod workers;
 
 use std::net::Ipv4Addr;
 use std::sync::Arc;
+use std::time::Duration;
+
+use enipool_pool::id::MacAddress;
+use tokio::sync::broadcast;
 
 pub use error::{DataplaneError, Retry};
 pub use layout::{HostIfname, VethPrefix};
@@ -26,21 +39,33 @@ pub use state::{
     ObservedPod, PodLink, PodOwner, PodSpec, Randomization, Report, Snat,
 };
 
+use control::Controller;
+use host::Host;
+use monitor::{Listener, Monitor, SharedWatch};
 use plumb::Plumber;
 use pods::Pods;
 use reaper::Reaper;
 use sysctl::Sysctl;
 use workers::Workers;
 
-/// The handle. Clones share everything.
+/// Events that a slow listener may lag behind before it misses the oldest.
+const EVENTS: usize = 256;
+
+/// The handle. Clones share everything; the threads behind it end with the last clone.
 #[derive(Debug, Clone)]
 pub struct Dataplane {
     pods: Arc<Pods>,
     workers: Workers,
+    controller: Controller,
+    drift: broadcast::Sender<Drift>,
+    links: broadcast::Sender<LinkSeen>,
+    /// Held for its end.
+    _monitor: Arc<Monitor>,
 }
 
 impl Dataplane {
-    /// Starts the dataplane's threads in the caller's network namespace, which has to be the node's.
+    /// Starts the dataplane's threads in the caller's network namespace, which has to be the node's, and its listeners on
+    /// the caller's runtime. Changes nothing yet.
     pub async fn new(config: DataplaneConfig) -> Result<Self, DataplaneError> {
         let pods = Arc::new(Pods::default());
         let sysctl = Sysctl::new(&config.sysctl_root);
@@ -48,11 +73,33 @@ impl Dataplane {
         let workers = Workers::start(config.workers, config.queue, || {
             Plumber::new(sysctl.clone(), reaper.clone(), config.call_timeout)
         })?;
-        Ok(Self { pods, workers })
+        let host = Host::new(&config, sysctl, pods.clone())?;
+        let own_ports = host.ports().iter().chain(workers.ports()).copied().collect();
+        let watch = SharedWatch::default();
+        let (drift, _) = broadcast::channel(EVENTS);
+        let (links, _) = broadcast::channel(EVENTS);
+        let controller = control::start(host, watch.clone(), drift.clone())?;
+        let listener =
+            Listener { watch, pods: pods.clone(), own_ports, controller: controller.clone(), links: links.clone() };
+        let monitor = Arc::new(Monitor::start(&listener)?);
+        Ok(Self { pods, workers, controller, drift, links, _monitor: monitor })
     }
 
-    /// Makes a pod's attachment. After an error nothing of it is left; repeating it after a success fails with
-    /// `InterfaceInTheWay` or makes it anew: whoever may be asked twice calls [`Self::check_pod`] first.
+    /// Makes links, addresses, rules, routes and the nftables table of the node as `state` says; costs little when they
+    /// are. Keeps them so until the next call, and sets ENIs up whose link comes later.
+    pub async fn ensure_host(&self, state: &HostState) -> Result<HostReport, DataplaneError> {
+        let state = state.clone();
+        self.controller
+            .run(move |control| {
+                let pass = control.host.ensure(state)?;
+                control.show(&pass);
+                pass.report()
+            })
+            .await?
+    }
+
+    /// Makes a pod's attachment. After an error nothing of it is left. Whoever may be asked twice for the same calls
+    /// [`Self::check_pod`] first.
     pub async fn add_pod(&self, spec: &PodSpec) -> Result<PodLink, DataplaneError> {
         let (spec, pods) = (spec.clone(), self.pods.clone());
         self.workers.run(move |plumber| plumber.add(&spec, &pods)).await
@@ -69,5 +116,57 @@ impl Dataplane {
     pub async fn check_pod(&self, spec: &PodSpec) -> Result<PodLink, DataplaneError> {
         let spec = spec.clone();
         self.workers.run(move |plumber| plumber.check(&spec)).await
+    }
+
+    /// The pods that the kernel shows, for an agent that starts.
+    pub async fn observe(&self) -> Result<HostObservation, DataplaneError> {
+        self.controller.run(|control| control.host.observe()).await?
+    }
+
+    /// Takes running pods over: ours after a restart, the AWS plugin's in a migration (its rules for them go).
+    pub async fn adopt(&self, pods: &[AdoptedPod]) -> Result<(), DataplaneError> {
+        let pods = pods.to_vec();
+        self.controller.run(move |control| control.host.adopt(&pods)).await?
+    }
+
+    /// Waits until a link with that MAC is on the node; at once if it is.
+    pub async fn wait_link(&self, mac: MacAddress, timeout: Duration) -> Result<LinkSeen, DataplaneError> {
+        let mut links = self.links.subscribe();
+        let found = self.controller.run(move |control| control.host.find_link(mac)).await??;
+        if let Some(link) = found {
+            return Ok(link);
+        }
+        let appears = async {
+            loop {
+                match links.recv().await {
+                    Ok(link) if link.mac == mac => return Ok(link),
+                    Ok(_) => {}
+                    Err(broadcast::error::RecvError::Closed) => return Err(DataplaneError::Stopped),
+                    Err(broadcast::error::RecvError::Lagged(_)) => {
+                        if let Some(link) = self.controller.run(move |control| control.host.find_link(mac)).await?? {
+                            return Ok(link);
+                        }
+                    }
+                }
+            }
+        };
+        tokio::time::timeout(timeout, appears)
+            .await
+            .unwrap_or(Err(DataplaneError::Timeout { step: "wait for an interface to appear" }))
+    }
+
+    /// Links as they appear or change, except those of pods.
+    pub fn links(&self) -> broadcast::Receiver<LinkSeen> {
+        self.links.subscribe()
+    }
+
+    /// What others changed, and whether it could be put right.
+    pub fn drift(&self) -> broadcast::Receiver<Drift> {
+        self.drift.subscribe()
+    }
+
+    /// Removes everything of ours from the node and puts back what was found. Pods lose their network.
+    pub async fn cleanup(&self) -> Result<Report, DataplaneError> {
+        self.controller.run(|control| control.host.cleanup()).await
     }
 }

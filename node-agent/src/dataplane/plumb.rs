@@ -12,9 +12,10 @@ use nix::libc;
 
 use super::layout::{self, HostIfname, POD_GATEWAY, POD_TABLE};
 use super::netlink::link::{self, Link, VethPair};
+use super::netlink::namespace::{self, Home};
 use super::netlink::route::{self, Route};
 use super::netlink::rule::{self, Rule};
-use super::netlink::{Batch, Netlink, address, namespace};
+use super::netlink::{Batch, Netlink, address};
 use super::pods::{PodEntry, Pods};
 use super::reaper::{Doomed, Reaper};
 use super::sysctl::Sysctl;
@@ -27,15 +28,21 @@ const CREATE_ATTEMPTS: u32 = 4;
 #[derive(Debug)]
 pub(super) struct Plumber {
     netlink: Netlink,
+    home: Home,
     sysctl: Sysctl,
     reaper: Reaper,
     timeout: Duration,
 }
 
 impl Plumber {
-    /// In the node's namespace: that of the calling thread.
+    /// In the node's namespace: that of the calling thread, which must be the one that goes on to use it.
     pub(super) fn new(sysctl: Sysctl, reaper: Reaper, timeout: Duration) -> Result<Self, DataplaneError> {
-        Ok(Self { netlink: Netlink::route(timeout)?, sysctl, reaper, timeout })
+        Ok(Self { netlink: Netlink::route(timeout)?, home: Home::here()?, sysctl, reaper, timeout })
+    }
+
+    /// Whether this thread is stuck in some pod's namespace and must not work any more.
+    pub(super) fn is_lost(&self) -> bool {
+        self.home.is_lost()
     }
 
     /// The number by which the kernel names this plumber in notifications.
@@ -46,14 +53,12 @@ impl Plumber {
     /// Makes the pod's attachment. After an error nothing of it is left.
     pub(super) fn add(&mut self, spec: &PodSpec, pods: &Pods) -> Result<PodLink, DataplaneError> {
         let namespace = namespace::open(&spec.netns)?;
-        let mut pod = namespace::route_socket(&namespace, &spec.netns, self.timeout)?;
+        let mut pod = self.home.route_socket_in(&namespace, &spec.netns, self.timeout)?;
         let host_end = self.create_veth(spec, &namespace, &mut pod)?;
         let entry = PodEntry { host_ifname: spec.host_ifname.clone(), ifindex: host_end.index };
         // Before the route exists: a repair in between must not take it for a stranger's.
         pods.insert(spec.address, entry);
-        let made = self
-            .finish_host(spec, &host_end)
-            .and_then(|()| finish_pod(&mut pod, spec));
+        let made = self.finish_host(spec, &host_end).and_then(|()| finish_pod(&mut pod, spec));
         if let Err(error) = made {
             pods.remove(spec.address);
             let mut undo = Batch::new();
@@ -134,8 +139,7 @@ impl Plumber {
     /// An interface in the pod has the name asked for. Ours, from an ADD cut short, goes; anybody else's stays.
     fn clear_pod_end(&mut self, spec: &PodSpec, pod: &mut Netlink) -> Result<(), DataplaneError> {
         let Some(in_pod) = link::by_name(pod, &spec.ifname)? else { return Ok(()) };
-        let ours = in_pod.kind == "veth"
-            && in_pod.mac.is_some_and(|mac| layout::is_pod_mac(mac));
+        let ours = in_pod.kind == "veth" && in_pod.mac.is_some_and(|mac| layout::is_pod_mac(mac));
         match in_pod.peer {
             Some(peer) if ours => self.delete_now(peer),
             _ => Err(DataplaneError::InterfaceInTheWay { ifname: spec.ifname.clone() }),
@@ -207,7 +211,7 @@ impl Plumber {
             return Err(differs(format!("table {POD_TABLE} has no route to it over {}", spec.host_ifname)));
         }
         let namespace = namespace::open(&spec.netns)?;
-        let mut pod = namespace::route_socket(&namespace, &spec.netns, self.timeout)?;
+        let mut pod = self.home.route_socket_in(&namespace, &spec.netns, self.timeout)?;
         check_pod_end(&mut pod, spec, &host_end)?;
         Ok(PodLink {
             host_mac: host_end.mac.unwrap_or_else(|| layout::host_mac(spec.address)),

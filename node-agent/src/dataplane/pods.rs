@@ -26,10 +26,6 @@ impl Pods {
         self.lock().remove(&address)
     }
 
-    pub(super) fn get(&self, address: Ipv4Addr) -> Option<PodEntry> {
-        self.lock().get(&address).cloned()
-    }
-
     /// The pod whose host end has that index.
     pub(super) fn by_ifindex(&self, ifindex: u32) -> Option<(Ipv4Addr, PodEntry)> {
         self.lock().iter().find(|(_, entry)| entry.ifindex == ifindex).map(|(address, entry)| (*address, entry.clone()))

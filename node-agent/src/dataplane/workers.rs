@@ -71,9 +71,11 @@ impl Workers {
 fn work(mut plumber: Plumber, jobs: &Mutex<Receiver<Job>>) {
     loop {
         let job = jobs.lock().unwrap_or_else(PoisonError::into_inner).recv();
-        match job {
-            Ok(job) => job(&mut plumber),
-            Err(_) => return,
+        let Ok(job) = job else { return };
+        job(&mut plumber);
+        if plumber.is_lost() {
+            tracing::error!("a worker thread is stuck in a pod's network namespace and ends");
+            return;
         }
     }
 }

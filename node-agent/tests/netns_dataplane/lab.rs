@@ -10,7 +10,8 @@ use nix::sched::{CloneFlags, setns, unshare};
 
 /// Whether namespaces can be made. Says why not where the test run shows it.
 pub fn can_run(test: &str) -> bool {
-    let allowed = nix::unistd::geteuid().is_root() && std::thread::spawn(|| unshare(CloneFlags::CLONE_NEWNET).is_ok()).join().unwrap();
+    let allowed = nix::unistd::geteuid().is_root()
+        && std::thread::spawn(|| unshare(CloneFlags::CLONE_NEWNET).is_ok()).join().unwrap();
     if !allowed {
         // Past the capture of the test harness: who runs without root should see what was not tested.
         writeln!(std::io::stderr(), "left out: {test} (needs root: it makes network namespaces)").unwrap();

@@ -112,8 +112,7 @@ pub(crate) fn parse(message: Message<'_>) -> Option<Rule> {
     {
         return None;
     }
-    let mut rule =
-        Rule { priority: 0, table: u32::from(*body.get(4)?), mark: None, source: None, destination: None };
+    let mut rule = Rule { priority: 0, table: u32::from(*body.get(4)?), mark: None, source: None, destination: None };
     let (mut mark, mut mask) = (None, u32::MAX);
     for (kind, value) in wire::attributes_after(body, FIB_RULE_HDR) {
         match kind {

@@ -64,7 +64,6 @@ impl Batch {
         self.count += 1;
     }
 
-
     pub(crate) fn is_empty(&self) -> bool {
         self.count == 0
     }
@@ -135,14 +134,12 @@ impl Netlink {
 
     fn open(family: i32, timeout: Duration) -> Result<Self, DataplaneError> {
         let step = "open a netlink socket";
-        let mut socket =
-            Socket::new(isize::try_from(family).unwrap_or_default()).map_err(|error| DataplaneError::io(step, error))?;
+        let mut socket = Socket::new(isize::try_from(family).unwrap_or_default())
+            .map_err(|error| DataplaneError::io(step, error))?;
         let port = socket.bind_auto().map_err(|error| DataplaneError::io(step, error))?.port_number();
         socket.connect(&SocketAddr::new(0, 0)).map_err(|error| DataplaneError::io(step, error))?;
-        let limit = TimeVal::new(
-            i64::try_from(timeout.as_secs()).unwrap_or(i64::MAX),
-            i64::from(timeout.subsec_micros()),
-        );
+        let limit =
+            TimeVal::new(i64::try_from(timeout.as_secs()).unwrap_or(i64::MAX), i64::from(timeout.subsec_micros()));
         setsockopt(&socket.as_fd(), sockopt::ReceiveTimeout, &limit)
             .map_err(|errno| DataplaneError::io(step, errno.into()))?;
         // Errors without a copy of the message, with the kernel's words.

@@ -47,10 +47,6 @@ impl Body<'_> {
         self.bytes(kind, &value.to_be_bytes());
     }
 
-    pub(crate) fn be64(&mut self, kind: u16, value: u64) {
-        self.bytes(kind, &value.to_be_bytes());
-    }
-
     pub(crate) fn address(&mut self, kind: u16, value: Ipv4Addr) {
         self.bytes(kind, &value.octets());
     }

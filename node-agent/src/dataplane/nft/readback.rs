@@ -1,0 +1,150 @@
+//! Reading our table back, to notice when somebody else changed it.
+//!
+//! The kernel's answers are not turned into a [`super::super::ruleset::Ruleset`] again. A digest of them, taken right
+//! after our own change, is compared with one taken later: any difference is somebody else's doing.
+
+use sha1::{Digest, Sha1};
+
+use super::super::DataplaneError;
+use super::super::layout::NFT_TABLE;
+use super::super::netlink::Netlink;
+use super::super::netlink::wire::{self, Message};
+use super::table::TABLE;
+use super::{FAMILY_IPV4, NFGENMSG, SUBSYSTEM, header, kind, message};
+
+/// What the kernel holds in our table: structure, rules and elements, without counters and handles.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub(in super::super) struct Fingerprint([u8; 20]);
+
+/// Whether our table exists.
+pub(in super::super) fn present(netlink: &mut Netlink) -> Result<bool, DataplaneError> {
+    let tables = netlink.dump(
+        "list nftables tables",
+        kind(message::GET_TABLE),
+        |body| body.fixed(&header(FAMILY_IPV4, 0)),
+        |found| ours(found).then_some(()),
+    )?;
+    Ok(!tables.is_empty())
+}
+
+/// None when our table does not exist.
+pub(in super::super) fn fingerprint(netlink: &mut Netlink) -> Result<Option<Fingerprint>, DataplaneError> {
+    if !present(netlink)? {
+        return Ok(None);
+    }
+    let mut digest = Sha1::new();
+    // name, hook, policy, type
+    for part in list(netlink, message::GET_CHAIN, &[3, 4, 5, 7])? {
+        digest.update(part);
+    }
+    // chain, expressions; rules come in their order
+    for part in list(netlink, message::GET_RULE, &[2, 4])? {
+        digest.update(part);
+    }
+    // name, flags, key type and length, data type and length
+    for part in list(netlink, message::GET_SET, &[2, 3, 4, 5, 6, 7])? {
+        digest.update(part);
+    }
+    for set in set_names(netlink)? {
+        digest.update(set.as_bytes());
+        for element in elements(netlink, &set)? {
+            digest.update(element);
+        }
+    }
+    Ok(Some(Fingerprint(digest.finalize().into())))
+}
+
+/// The attributes `kept` of all our objects of a kind, as bytes.
+fn list(netlink: &mut Netlink, get: u16, kept: &[u16]) -> Result<Vec<Vec<u8>>, DataplaneError> {
+    netlink.dump(
+        "read the nftables table",
+        kind(get),
+        |body| {
+            body.fixed(&header(FAMILY_IPV4, 0));
+            body.text(TABLE, NFT_TABLE);
+        },
+        |found| {
+            ours(found).then(|| {
+                let mut bytes = Vec::new();
+                for (kind, value) in wire::attributes_after(found.body, NFGENMSG) {
+                    if kept.contains(&kind) {
+                        bytes.extend_from_slice(&kind.to_be_bytes());
+                        bytes.extend_from_slice(value);
+                    }
+                }
+                bytes
+            })
+        },
+    )
+}
+
+fn set_names(netlink: &mut Netlink) -> Result<Vec<String>, DataplaneError> {
+    let mut names = netlink.dump(
+        "read the nftables table",
+        kind(message::GET_SET),
+        |body| {
+            body.fixed(&header(FAMILY_IPV4, 0));
+            body.text(TABLE, NFT_TABLE);
+        },
+        |found| {
+            let name = wire::attributes_after(found.body, NFGENMSG).find(|(kind, _)| *kind == 2)?;
+            ours(found).then(|| wire::read_text(name.1))
+        },
+    )?;
+    names.sort();
+    Ok(names)
+}
+
+/// Keys and data of a set's elements, sorted: hash tables list them in any order.
+fn elements(netlink: &mut Netlink, set: &str) -> Result<Vec<Vec<u8>>, DataplaneError> {
+    let listed = netlink.dump(
+        "read the nftables table",
+        kind(message::GET_ELEMENTS),
+        |body| {
+            body.fixed(&header(FAMILY_IPV4, 0));
+            body.text(TABLE, NFT_TABLE);
+            body.text(2, set);
+        },
+        |found| {
+            let list = wire::attributes_after(found.body, NFGENMSG).find(|(kind, _)| *kind == 3)?;
+            Some(wire::attributes(list.1).map(|(_, element)| element.to_vec()).collect::<Vec<_>>())
+        },
+    )?;
+    let mut elements: Vec<Vec<u8>> = listed.into_iter().flatten().collect();
+    elements.sort();
+    Ok(elements)
+}
+
+fn ours(found: Message<'_>) -> bool {
+    found.body.first() == Some(&FAMILY_IPV4)
+        && wire::attributes_after(found.body, NFGENMSG)
+            .any(|(kind, value)| kind == TABLE && wire::read_text(value) == NFT_TABLE)
+}
+
+/// What a notification of the netfilter family tells.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub(in super::super) enum NftEvent {
+    /// Something in our table changed.
+    OurTable,
+    /// A transaction has ended; who made it. Comes behind the changes of that transaction.
+    Transaction { process: String, pid: u32 },
+}
+
+/// None for what does not concern us.
+pub(in super::super) fn event(heard: Message<'_>) -> Option<NftEvent> {
+    if heard.kind >> 8 != SUBSYSTEM {
+        return None;
+    }
+    if heard.kind == kind(message::NEW_GENERATION) {
+        let (mut process, mut pid) = (String::new(), 0);
+        for (kind, value) in wire::attributes_after(heard.body, NFGENMSG) {
+            match kind {
+                2 => pid = wire::read_be32(value)?,
+                3 => process = wire::read_text(value),
+                _ => {}
+            }
+        }
+        return Some(NftEvent::Transaction { process, pid });
+    }
+    ours(heard).then_some(NftEvent::OurTable)
+}

@@ -1,0 +1,49 @@
+//! Packets between namespaces, with sockets that were opened inside them.
+
+use std::io::{Read, Write};
+use std::net::{Ipv4Addr, SocketAddr, TcpListener, TcpStream, UdpSocket};
+use std::time::Duration;
+
+use crate::lab::Netns;
+
+const PATIENCE: Duration = Duration::from_secs(2);
+
+/// Sends a datagram from one namespace to an address in another and back. Returns the source as the receiver saw it.
+pub fn udp(from: &Netns, to: &Netns, address: Ipv4Addr) -> Result<Ipv4Addr, String> {
+    let server = to.run(|| UdpSocket::bind((address, 0)).unwrap());
+    let port = server.local_addr().unwrap().port();
+    server.set_read_timeout(Some(PATIENCE)).unwrap();
+    let client = from.run(|| UdpSocket::bind((Ipv4Addr::UNSPECIFIED, 0)).unwrap());
+    client.set_read_timeout(Some(PATIENCE)).unwrap();
+    client.send_to(b"hello", (address, port)).map_err(|error| format!("not sent: {error}"))?;
+    let mut buffer = [0; 16];
+    let (_, seen) = server.recv_from(&mut buffer).map_err(|error| format!("nothing arrived: {error}"))?;
+    server.send_to(b"welcome", seen).map_err(|error| format!("no answer sent: {error}"))?;
+    let (_, answered) = client.recv_from(&mut buffer).map_err(|error| format!("no answer came: {error}"))?;
+    if answered.ip() != address {
+        return Err(format!("the answer came from {answered}, not from {address}"));
+    }
+    match seen {
+        SocketAddr::V4(seen) => Ok(*seen.ip()),
+        SocketAddr::V6(seen) => Err(format!("an IPv6 source: {seen}")),
+    }
+}
+
+/// Connects to `target`, which leads to a listener on `port` in `server`, and gets an answer. Returns the client's
+/// address as the server saw it.
+pub fn tcp(client: &Netns, target: (Ipv4Addr, u16), server: &Netns, port: u16) -> Result<Ipv4Addr, String> {
+    let listener = server.run(|| TcpListener::bind((Ipv4Addr::UNSPECIFIED, port)).unwrap());
+    listener.set_nonblocking(true).unwrap();
+    let connecting = client.run(|| TcpStream::connect_timeout(&SocketAddr::from((target.0, target.1)), PATIENCE));
+    let mut connection = connecting.map_err(|error| format!("not connected: {error}"))?;
+    let (mut accepted, seen) = listener.accept().map_err(|error| format!("connected to somebody else: {error}"))?;
+    accepted.set_nonblocking(false).unwrap();
+    accepted.write_all(b"welcome").map_err(|error| error.to_string())?;
+    connection.set_read_timeout(Some(PATIENCE)).unwrap();
+    let mut buffer = [0; 7];
+    connection.read_exact(&mut buffer).map_err(|error| format!("no answer: {error}"))?;
+    match seen {
+        SocketAddr::V4(seen) => Ok(*seen.ip()),
+        SocketAddr::V6(seen) => Err(format!("an IPv6 client: {seen}")),
+    }
+}
