@@ -38,8 +38,8 @@ needs:
 tools: ## Build Kubernetes, etcd, containerd and helm into a cache outside the tree (some 20 minutes, once)
 	@tests/e2e/tools/install.sh >/dev/null
 .PHONY: build
-build: ## Build all binaries, tests and benches; the plugin once more in its own small profile
-	cargo build $(FLAGS) --all-targets
+build: ## Build all binaries; the plugin once more in its own small profile
+	cargo build $(FLAGS)
 	cargo build --profile shim --target $(TARGET) -p enipool-cni
 .PHONY: images
 images: build ## Build the container images (OCI archives for `ctr images import`) without a Docker engine: target/images

@@ -14,6 +14,22 @@ export CGO_ENABLED=0 GOFLAGS=-buildvcs=false
 say() { printf '  %s\n' "$*" >&2; }
 module_version() { awk -v m="$2" '$1 == m || $2 == m { for (i = 1; i <= NF; i++) if ($i ~ /^v[0-9]/) { print $i; exit } }' "$here/$1/go.mod"; }
 
+# progress NAME TOTAL LOG: counts the packages that `go build -v` names, in place on a terminal, else now and then a line
+progress() {
+  local name=$1 total=$2 log=$3 count=0 line
+  : >"$log"
+  while IFS= read -r line; do
+    printf '%s\n' "$line" >>"$log"
+    count=$((count + 1))
+    if [ -t 2 ]; then
+      printf '\r\033[K  %s: %d of at most %d packages' "$name" "$count" "$total" >&2
+    elif [ $((count % 300)) = 0 ]; then
+      say "$name: $count of at most $total packages"
+    fi
+  done
+  if [ -t 2 ]; then printf '\r\033[K' >&2; fi
+}
+
 # build GROUP VERSION NAME PACKAGE [go build flags...]: from the pinned module in $here/GROUP
 build() {
   local group=$1 version=$2 name=$3 package=$4; shift 4
@@ -23,7 +39,14 @@ build() {
     local start=$SECONDS
     mkdir -p "$(dirname "$out")"
     # Into a name of our own, then renamed: a killed build leaves nothing that looks finished, two at once do no harm.
-    (cd "$here/$group" && go build -trimpath -o "$out.$$" "$@" "$package") || { rm -f "$out.$$"; echo "building $name failed; see above" >&2; exit 1; }
+    local log=$cache/build-logs/$name.log total
+    total=$(cd "$here/$group" && go list -deps "$package" | wc -l)
+    if ! (cd "$here/$group" && go build -v -trimpath -o "$out.$$" "$@" "$package") 2>&1 | progress "$name" "$total" "$log"; then
+      rm -f "$out.$$"
+      echo "building $name failed; the end of $log:" >&2
+      tail -25 "$log" >&2
+      exit 1
+    fi
     mv -f "$out.$$" "$out"
     say "built $name in $((SECONDS - start)) s"
   fi
@@ -73,7 +96,7 @@ cni() {
 helm() { build helm "$(module_version helm helm.sh/helm/v4)" helm helm.sh/helm/v4/cmd/helm -ldflags '-s -w'; }
 
 command -v go >/dev/null || { echo "go is missing: install Go 1.26 or newer (https://go.dev/dl), then run this again" >&2; exit 1; }
-mkdir -p "$links"
+mkdir -p "$links" "$cache/build-logs"
 for group in "${@:-etcd kubernetes containerd cni helm}"; do
   for g in $group; do
     case $g in

@@ -80,6 +80,9 @@ impl Cluster {
         }
         let programs = Programs::find()?;
         let run = Run::begin(config.purpose).await?;
+        let set = if config.network == Network::None { images::Set::WithProduct } else { images::Set::Plain };
+        let out = run.dir().join("images");
+        let archives = narrator.during("Building the images", async { images::build(binaries, set, &out) }).await?;
         raise_inotify_limits();
         let fabric_config = FabricConfig { run: Some(run.id().parse()?), ..FabricConfig::default() };
         let fabric = narrator
@@ -88,8 +91,8 @@ impl Cluster {
                 Fabric::start(fabric_config),
             )
             .await?;
-        match Self::start_in(config, binaries, narrator, &run, &programs, &fabric).await {
-            Ok((pki, control, kubectl, nodes, archives)) => {
+        match Self::start_in(config, &archives, narrator, &run, &programs, &fabric).await {
+            Ok((pki, control, kubectl, nodes)) => {
                 Ok(Self { run, programs, fabric, pki, control, kubectl, nodes, archives })
             }
             Err(error) => {
@@ -103,15 +106,12 @@ impl Cluster {
 
     async fn start_in(
         config: ClusterConfig,
-        binaries: &Binaries,
+        archives: &[PathBuf],
         narrator: &Narrator,
         run: &Run,
         programs: &Programs,
         fabric: &Fabric,
-    ) -> Result<(Pki, ControlPlane, Kubectl, Vec<Node>, Vec<PathBuf>)> {
-        let set = if config.network == Network::None { images::Set::WithProduct } else { images::Set::Plain };
-        let out = run.dir().join("images");
-        let archives = narrator.during("Building the images", async { images::build(binaries, set, &out) }).await?;
+    ) -> Result<(Pki, ControlPlane, Kubectl, Vec<Node>)> {
         let pki = Pki::create(&run.dir().join("pki"))?;
         let site = ControlSite { netns: fabric.control().netns.path().to_owned(), address: fabric.control().address };
 
@@ -119,7 +119,7 @@ impl Cluster {
         let what = format!("Starting etcd and the API server, and the machines {}", names.join(" and "));
         let boot = async {
             let launched = try_join_all(config.nodes.iter().map(|spec| fabric.launch_node(spec.clone()))).await?;
-            try_join_all(launched.iter().map(|node| Node::boot(run, programs, site_of(node), &archives))).await
+            try_join_all(launched.iter().map(|node| Node::boot(run, programs, site_of(node), archives))).await
         };
         let ((control, kubectl), mut nodes) = narrator
             .during(&what, async { tokio::try_join!(ControlPlane::start(run, programs, &pki, &site), boot) })
@@ -134,7 +134,7 @@ impl Cluster {
         }
         let kubectl = Kubectl::new(programs.path("kubectl"), run.kubeconfig());
         narrator.during("Waiting for the kubelets to join", registered(&kubectl, &nodes)).await?;
-        Ok((pki, control, kubectl, nodes, archives))
+        Ok((pki, control, kubectl, nodes))
     }
 
     pub fn kubectl(&self) -> &Kubectl {
@@ -242,10 +242,10 @@ fn raise_inotify_limits() {
     for (file, least) in [("max_user_instances", 1024), ("max_user_watches", 131_072)] {
         let path = format!("/proc/sys/fs/inotify/{file}");
         let now: u32 = std::fs::read_to_string(&path).ok().and_then(|text| text.trim().parse().ok()).unwrap_or(least);
-        if now < least {
-            if let Err(error) = std::fs::write(&path, least.to_string()) {
-                tracing::warn!(%path, %error, "the limit on file watches stays low: kubelets may fail");
-            }
+        if now < least
+            && let Err(error) = std::fs::write(&path, least.to_string())
+        {
+            tracing::warn!(%path, %error, "the limit on file watches stays low: kubelets may fail");
         }
     }
 }

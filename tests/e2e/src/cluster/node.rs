@@ -182,7 +182,7 @@ impl Node {
         }
         let config = self.write("containerd.toml", &node_config::containerd(&self.dir))?;
         let mut command = self.command(programs.path("containerd"));
-        command.arg("--config").arg(&config).env("PATH", self.runtime_path(programs));
+        command.arg("--config").arg(&config).env("PATH", runtime_path(programs));
         let name = format!("{}-containerd", self.site.name);
         let mut containerd = Process::start(&name, &self.logs, command)?;
         let probe = programs.path("ctr");
@@ -219,10 +219,11 @@ impl Node {
         fs::write(&path, text).with_context(|| format!("writing {}", path.display()))?;
         Ok(path)
     }
+}
 
-    fn runtime_path(&self, programs: &Programs) -> String {
-        format!("{}:/usr/local/sbin:/usr/local/bin:/usr/sbin:/usr/bin:/sbin:/bin", programs.dir().display())
-    }
+/// Where containerd finds its shim and runc.
+fn runtime_path(programs: &Programs) -> String {
+    format!("{}:/usr/local/sbin:/usr/local/bin:/usr/sbin:/usr/bin:/sbin:/bin", programs.dir().display())
 }
 
 /// The one child of a process.

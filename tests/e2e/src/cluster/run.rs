@@ -52,10 +52,7 @@ impl Run {
         let id = format!("{:06x}", RandomState::new().build_hasher().finish() & 0xff_ffff);
         let dir = home.join(&id);
         fs::create_dir_all(dir.join("logs")).with_context(|| format!("creating {}", dir.display()))?;
-        let alive = match lock(&dir)? {
-            Some(alive) => alive,
-            None => bail!("the new run {id} is locked by another process: try again"),
-        };
+        let Some(alive) = lock(&dir)? else { bail!("the new run {id} is locked by another process: try again") };
         let run = Self { id, dir, _alive: alive };
         let record =
             RunRecord { purpose: purpose.to_owned(), keeper: std::process::id(), kubeconfig: run.kubeconfig() };
@@ -137,10 +134,10 @@ pub async fn clear(id: &str, dir: &Path) {
 
 async fn sweep(id: &str, dir: &Path) {
     tracing::info!(run = id, "removing what a dead run left");
-    if let Ok(run) = id.parse() {
-        if let Err(error) = fabric::cleanup(&run).await {
-            tracing::warn!(run = id, %error, "the VPC of a dead run could not be removed");
-        }
+    if let Ok(run) = id.parse()
+        && let Err(error) = fabric::cleanup(&run).await
+    {
+        tracing::warn!(run = id, %error, "the VPC of a dead run could not be removed");
     }
     clear(id, dir).await;
 }

@@ -41,28 +41,23 @@ impl Binaries {
         Ok(Self { dir })
     }
 
-    /// A folder like `target/x86_64-unknown-linux-musl/release`.
-    pub fn at(dir: PathBuf) -> Self {
-        Self { dir }
-    }
-
     fn get(&self, name: &str) -> Result<PathBuf> {
-        self.checked(self.dir.join(name))
+        checked(self.dir.join(name))
     }
 
     /// The plugin has a profile of its own, for its size.
     fn shim(&self) -> Result<PathBuf> {
-        self.checked(self.dir.with_file_name("shim").join("enipool-cni"))
+        checked(self.dir.with_file_name("shim").join("enipool-cni"))
     }
+}
 
-    fn checked(&self, path: PathBuf) -> Result<PathBuf> {
-        let bytes = fs::read(&path).with_context(|| format!("{} is not built: run `make build`", path.display()))?;
-        // A container of ours holds nothing but the binary: no loader, no libc.
-        if contains(&bytes, b"/ld-linux") || contains(&bytes, b"/ld-musl") {
-            bail!("{} is not static: build it for a musl target (`make build`)", path.display());
-        }
-        Ok(path)
+fn checked(path: PathBuf) -> Result<PathBuf> {
+    let bytes = fs::read(&path).with_context(|| format!("{} is not built: run `make build`", path.display()))?;
+    // A container of ours holds nothing but the binary: no loader, no libc.
+    if contains(&bytes, b"/ld-linux") || contains(&bytes, b"/ld-musl") {
+        bail!("{} is not static: build it for a musl target (`make build`)", path.display());
     }
+    Ok(path)
 }
 
 /// What to build.
