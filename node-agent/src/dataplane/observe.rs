@@ -40,7 +40,8 @@ impl Host {
             .filter(|link| !routed.contains(&link.index) && self.is_host_end(link))
             .filter_map(|link| HostIfname::new(&link.name).ok())
             .collect();
-        Ok(HostObservation { pods: pods.into_values().collect(), orphans, table_present })
+        let others = links.values().filter_map(|link| link.mac).filter(|mac| !layout::is_host_mac(*mac)).collect();
+        Ok(HostObservation { pods: pods.into_values().collect(), orphans, links: others, table_present })
     }
 
     fn is_host_end(&self, link: &Link) -> bool {

@@ -159,6 +159,8 @@ pub struct HostObservation {
     pub pods: Vec<ObservedPod>,
     /// Host-side pod interfaces that no /32 route names: left by an ADD or DEL cut short.
     pub orphans: Vec<HostIfname>,
+    /// MACs of all links of the node, except pods'.
+    pub links: Vec<MacAddress>,
     /// Whether our nftables table is there.
     pub table_present: bool,
 }

@@ -140,6 +140,17 @@ impl Node {
     }
 }
 
+/// The lines that one picture has and the other has not.
+pub fn difference(now: &str, wanted: &str) -> String {
+    let only = |one: &str, other: &str, sign: &str| -> String {
+        one.lines()
+            .filter(|line| !other.lines().any(|found| found == *line))
+            .map(|line| format!("{sign}{line}\n"))
+            .collect()
+    };
+    only(wanted, now, "-") + &only(now, wanted, "+")
+}
+
 /// A pod: a namespace and where it is plugged in.
 pub struct Pod {
     pub netns: Netns,
