@@ -8,6 +8,7 @@
 //! the ledger hands addresses out: it and the planner pull in one direction.
 
 mod action;
+mod convert;
 mod grow;
 mod keep;
 mod memory;

@@ -132,15 +132,24 @@ fn holdings(node: &NodeView) -> Holdings {
     };
     let prefixes_in_use = held_in_prefixes.div_ceil(Prefix::SIZE);
     let unused_primary = u32::from(!node.policy.use_primary_eni);
+    let elsewhere = node.enis.iter().filter(|eni| eni.retiring || (eni.primary && unused_primary > 0));
+    // At most: which of them are in use, the counts do not tell.
+    let slots = elsewhere.map(|eni| eni.addresses.saturating_sub(eni.prefixes * (Prefix::SIZE - 1))).sum();
     Holdings {
+        slots_elsewhere: slots,
         assigned: node.addresses.assigned,
         cooling: node.addresses.cooling,
         single_held: held - held_in_prefixes,
         prefixes_in_use,
         free_in_used_prefixes: prefixes_in_use * Prefix::SIZE - held_in_prefixes,
-        enis_for_pods: most_enis(node).saturating_sub(unused_primary),
+        enis_for_pods: most_enis(node).saturating_sub(unused_primary + retiring(node)),
         used: node.pods.max(node.addresses.assigned + node.waiting),
     }
+}
+
+/// Interfaces of the pool that take no new pods.
+fn retiring(node: &NodeView) -> u32 {
+    u32::try_from(node.enis.iter().filter(|eni| eni.retiring).count()).unwrap_or(u32::MAX)
 }
 
 /// Interfaces of the pool that the node may have.
@@ -279,8 +288,7 @@ impl Draft<'_> {
         let prefixes = addresses.saturating_sub(self.single_held()).div_ceil(Prefix::SIZE).min(self.wish.prefixes);
         let need = Need { addresses, prefixes, ..Need::default() };
         let singles = if node.no_prefixes { self.need.demand.div_ceil(node.capacity.slots_per_eni.max(1)) } else { 0 };
-        let retiring = u32::try_from(node.enis.iter().filter(|eni| eni.retiring).count()).unwrap_or(u32::MAX);
-        (enis_for(node.capacity, &node.policy, &need).max(singles) + retiring).min(most_enis(node)).max(1)
+        (enis_for(node.capacity, &node.policy, &need).max(singles) + retiring(node)).min(most_enis(node)).max(1)
     }
 
     /// Addresses outside prefixes that pods hold, with [`Addressing::Prefix`].

@@ -11,7 +11,7 @@ use super::snapshot::{EniRole, EniView, Snapshot};
 use crate::address::Prefix;
 use crate::ec2::Supply;
 use crate::id::SubnetId;
-use crate::targets::{Addressing, Operations};
+use crate::targets::Addressing;
 use crate::time::Timestamp;
 
 /// One round of growing.
@@ -26,6 +26,8 @@ pub(super) struct Growth<'a, 's> {
     pub(super) holds: Vec<Hold>,
     /// Addresses that serve once everything so far is done.
     pub(super) covered: u32,
+    /// Addresses up to the ceiling, whatever those below it are good for.
+    pub(super) room: u32,
 }
 
 /// Why something could not be placed.
@@ -38,6 +40,7 @@ struct Obstacle {
 
 impl Growth<'_, '_> {
     pub(super) fn run(&mut self) {
+        self.reattach();
         match self.picture.addressing {
             Addressing::Secondary => {
                 let missing = self.need.addresses.saturating_sub(self.picture.supply_soon());
@@ -46,6 +49,20 @@ impl Growth<'_, '_> {
             }
             Addressing::Prefix => self.prefixes(),
             Addressing::Mixed => self.mixed(),
+        }
+    }
+
+    /// An interface that carries pods' addresses and lost its attachment comes back first.
+    fn reattach(&mut self) {
+        if self.memory.blocked(Call::Attach, self.now).is_some() {
+            return;
+        }
+        while self.picture.free_devices > 0
+            && let Some(at) = self.picture.detached.iter().position(|eni| eni.addresses().held() > 0)
+        {
+            let eni = self.picture.detached.swap_remove(at).id.clone();
+            let device_index = self.take_device();
+            self.actions.push(Planned { action: Action::Attach { eni, device_index }, purpose: Purpose::Demand });
         }
     }
 
@@ -107,6 +124,10 @@ impl Growth<'_, '_> {
             self.attach(kind, &mut left);
         }
         while left > 0 && self.create(kind, &mut left, &mut obstacle) {}
+        if left > 0 && self.room < unit(kind) {
+            self.make_room(kind, &mut left);
+            obstacle = Some(Obstacle { reason: HoldReason::Ceiling, until: None, subnet: None });
+        }
         let Obstacle { reason, until, subnet } = obstacle.filter(|_| left > 0)?;
         Some(Hold { reason, purpose: self.purpose(), addresses: left * unit(kind), subnet, until })
     }
@@ -133,20 +154,23 @@ impl Growth<'_, '_> {
                 *obstacle = Some(Obstacle::of(block, None));
                 // Soon these slots can be filled: no reason for another interface, unless it is never.
                 if block.reason != HoldReason::AccessDenied {
-                    *left -= (*left).min(place.free_slots);
-                    self.wait(block.reason, kind, place.free_slots, Some(block.until));
+                    let waits = (*left).min(place.free_slots);
+                    *left -= waits;
+                    self.picture.places[index].free_slots -= waits;
+                    self.wait(block.reason, kind, waits, Some(block.until));
                 }
                 continue;
             }
             let coming = if kind == Kind::Single { place.coming_singles } else { place.coming_prefixes };
             let most = if coming > 0 { 0 } else { self.memory.at_most(subnet, kind) };
-            let count = (*left).min(place.free_slots).min(most);
-            let waits = (*left - count).min(place.free_slots - count);
+            let count = (*left).min(place.free_slots).min(most).min(self.room / unit(kind));
+            let waits = if self.room / unit(kind) == count { 0 } else { (*left - count).min(place.free_slots - count) };
             let eni = place.eni.id.clone();
+            // A slot that waits for one kind is not filled with the other.
+            self.picture.places[index].free_slots -= count + waits;
             if count > 0 {
                 self.act(Action::Assign { eni, supply: supply(kind, count) }, count * unit(kind));
                 let place = &mut self.picture.places[index];
-                place.free_slots -= count;
                 match kind {
                     Kind::Single => place.coming_singles += count,
                     Kind::Prefix => place.coming_prefixes += count,
@@ -161,60 +185,15 @@ impl Growth<'_, '_> {
 
     /// Slots of interfaces that are on their way: an Assign into them is sooner done than another interface.
     fn wait_for_attaching(&mut self, kind: Kind, left: &mut u32, obstacle: &mut Option<Obstacle>) {
-        let mut slots = self.picture.creating_free_slots;
-        for place in self.picture.places.iter().filter(|place| place.keep && !place.ready()) {
+        let mut waits = take(left, &mut self.picture.creating_free_slots);
+        for place in self.picture.places.iter_mut().filter(|place| place.keep && !place.ready()) {
             match self.memory.subnet_blocked(&place.eni.subnet, kind, self.now) {
                 Some(block) => *obstacle = Some(Obstacle::of(block, Some(&place.eni.subnet))),
-                None => slots += place.free_slots,
+                None => waits += take(left, &mut place.free_slots),
             }
         }
-        let waits = (*left).min(slots);
         if waits > 0 {
-            *left -= waits;
             self.wait(HoldReason::AttachInFlight, kind, waits, None);
-        }
-    }
-
-    /// All slots are taken, some by what the addressing no longer wants and nobody uses: free those.
-    fn convert(&mut self, kind: Kind, left: &mut u32) {
-        if self.snapshot.policy.operations != Operations::Normal {
-            return;
-        }
-        let coming_pods = self.picture.holdings.used.saturating_sub(self.picture.holdings.assigned);
-        let mut spare = self.picture.free_now().saturating_sub(coming_pods);
-        let blocked = self.memory.blocked(Call::Unassign, self.now).is_some();
-        for index in 0..self.picture.places.len() {
-            let place = &self.picture.places[index];
-            let (eni, subnet) = (place.eni, &place.eni.subnet);
-            if *left == 0
-                || !place.keep
-                || !place.ready()
-                || self.memory.subnet_blocked(subnet, kind, self.now).is_some()
-            {
-                continue;
-            }
-            let leaving = eni.singles_leaving + count(eni.prefixes.iter().filter(|prefix| prefix.leaving));
-            let waits = (*left).min(leaving);
-            let mut slots = 0;
-            if leaving == 0 && !blocked {
-                let careful = if self.memory.doubtful(subnet, kind) { 1 } else { u32::MAX };
-                let (singles, prefixes) = match kind {
-                    Kind::Prefix => (eni.singles.free.min(*left).min(careful).min(spare), Vec::new()),
-                    Kind::Single => {
-                        let most = (*left).min(careful).min(spare / Prefix::SIZE);
-                        (0, place.empty_prefixes().take(most as usize).collect::<Vec<_>>())
-                    }
-                };
-                slots = singles + count(prefixes.iter());
-                spare -= singles + count(prefixes.iter()) * Prefix::SIZE;
-                if slots > 0 {
-                    self.act(Action::Unassign { eni: eni.id.clone(), singles, prefixes }, 0);
-                }
-            }
-            if slots + waits > 0 {
-                *left -= slots + waits;
-                self.wait(HoldReason::AssignInFlight, kind, slots + waits, None);
-            }
         }
     }
 
@@ -275,14 +254,14 @@ impl Growth<'_, '_> {
         }
         let Some(subnet) = open.cloned() else { return false };
         let slots = self.snapshot.capacity.slots_per_eni;
-        let count = (*left).min(slots).min(self.memory.at_most(&subnet, kind));
+        let count = (*left).min(slots).min(self.memory.at_most(&subnet, kind)).min(self.room / unit(kind));
         if count == 0 {
             return false;
         }
         let device_index = self.take_device();
         self.act(Action::Create { subnet, device_index, supply: supply(kind, count) }, count * unit(kind));
         // Asked for less than there is room for: the rest is tried when this has worked.
-        let waits = (*left - count).min(slots - count);
+        let waits = if self.room < unit(kind) { 0 } else { (*left - count).min(slots - count) };
         if waits > 0 {
             self.wait(HoldReason::AttachInFlight, kind, waits, None);
         }
@@ -296,14 +275,17 @@ impl Growth<'_, '_> {
     }
 
     /// Adds an action that brings `addresses`.
-    fn act(&mut self, action: Action, addresses: u32) {
+    pub(super) fn act(&mut self, action: Action, addresses: u32) {
         let purpose = self.purpose();
+        if matches!(action, Action::Assign { .. } | Action::Create { .. }) {
+            self.room -= addresses.min(self.room);
+        }
         self.covered += addresses;
         self.actions.push(Planned { action, purpose });
     }
 
     /// Slots that will be filled later count as covered: nothing else need be done for them.
-    fn wait(&mut self, reason: HoldReason, kind: Kind, slots: u32, until: Option<Timestamp>) {
+    pub(super) fn wait(&mut self, reason: HoldReason, kind: Kind, slots: u32, until: Option<Timestamp>) {
         let purpose = self.purpose();
         self.covered += slots * unit(kind);
         self.holds.push(Hold { reason, purpose, addresses: slots * unit(kind), subnet: None, until });
@@ -326,11 +308,19 @@ impl Obstacle {
     }
 }
 
+/// As many slots as are wanted and free.
+fn take(left: &mut u32, slots: &mut u32) -> u32 {
+    let taken = (*left).min(*slots);
+    *left -= taken;
+    *slots -= taken;
+    taken
+}
+
 fn refused_by_subnet(hold: Option<&Hold>) -> bool {
     hold.is_some_and(|hold| matches!(hold.reason, HoldReason::NoContiguousPrefix | HoldReason::SubnetExhausted))
 }
 
-fn unit(kind: Kind) -> u32 {
+pub(super) fn unit(kind: Kind) -> u32 {
     match kind {
         Kind::Single => 1,
         Kind::Prefix => Prefix::SIZE,

@@ -1,7 +1,7 @@
 //! Consolidation: which interfaces stay, so that the others run empty and can be given back.
 
 use super::memory::{Kind, Level, PlannerMemory};
-use super::picture::{Picture, Place};
+use super::picture::{Picture, Place, count};
 use crate::address::Prefix;
 use crate::targets::Addressing;
 use crate::time::Timestamp;
@@ -24,20 +24,28 @@ pub(super) fn choose(picture: &mut Picture, level: Level, memory: &PlannerMemory
     }
 }
 
+/// What an interface could hold of what the addressing wants. Filling a slot, or giving back what nobody uses in it,
+/// must not change it: the choice would swing with every action that follows from it.
 fn worth(place: &Place, addressing: Addressing, memory: &PlannerMemory, now: Timestamp) -> u32 {
     let open = |kind| memory.subnet_blocked(&place.eni.subnet, kind, now).is_none();
-    let slots = |kind| if open(kind) { place.free_slots } else { 0 };
     let singles = place.eni.singles;
+    let free_singles = singles.free + place.coming_singles;
     let prefixes = place.live_prefixes() + place.coming_prefixes;
+    let leaving = place.eni.singles_leaving + count(place.eni.prefixes.iter().filter(|prefix| prefix.leaving));
+    let free_slots = place.free_slots + leaving;
     match addressing {
         Addressing::Secondary => {
             let in_prefixes = place.counts.held() - singles.held();
-            singles.total() + place.coming_singles + in_prefixes + slots(Kind::Single)
+            let slots = free_slots + count(place.empty_prefixes());
+            singles.held() + free_singles + in_prefixes + if open(Kind::Single) { slots } else { 0 }
         }
-        Addressing::Prefix => prefixes + if open(Kind::Prefix) { place.free_slots + singles.free } else { 0 },
+        Addressing::Prefix => prefixes + if open(Kind::Prefix) { free_slots + free_singles } else { 0 },
+        Addressing::Mixed if open(Kind::Prefix) => {
+            singles.held() + (prefixes + free_slots + free_singles) * Prefix::SIZE
+        }
         Addressing::Mixed => {
-            let there = singles.total() + place.coming_singles + prefixes * Prefix::SIZE;
-            there + (slots(Kind::Prefix) * Prefix::SIZE).max(slots(Kind::Single))
+            let slots = if open(Kind::Single) { free_slots } else { 0 };
+            singles.held() + free_singles + prefixes * Prefix::SIZE + slots
         }
     }
 }

@@ -30,6 +30,8 @@ pub struct Holdings {
     /// Interfaces that the pool may have for pods: the instance's limit without foreign and retiring ones, and without
     /// the primary where pods may not use it.
     pub enis_for_pods: u32,
+    /// Slots that assigned and cooling addresses take on the pool's other interfaces.
+    pub slots_elsewhere: u32,
     /// Pods bound to the node, or assigned addresses plus waiting ADDs, whichever is more.
     pub used: u32,
 }
@@ -170,7 +172,7 @@ impl Limits {
         max_pods: Option<u32>,
         ceiling: Option<u32>,
     ) -> Self {
-        let slots = holdings.enis_for_pods * capacity.slots_per_eni;
+        let slots = holdings.enis_for_pods * capacity.slots_per_eni + holdings.slots_elsewhere;
         let held_in_prefixes = (holdings.assigned + holdings.cooling).saturating_sub(holdings.single_held);
         let instance = match addressing {
             Addressing::Secondary => slots.saturating_sub(holdings.prefixes_in_use) + held_in_prefixes,

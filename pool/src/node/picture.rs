@@ -59,6 +59,8 @@ pub(super) struct Picture<'a> {
     pub(super) addressing: Addressing,
     pub(super) creating_singles: u32,
     pub(super) creating_prefixes: u32,
+    /// Addresses that EC2 has assigned or is about to, whatever they are good for.
+    pub(super) physical: u32,
     /// Slots that creations under way leave free.
     pub(super) creating_free_slots: u32,
 }
@@ -89,14 +91,7 @@ impl<'a> Picture<'a> {
         let granted = snapshot.allocation.as_ref().map_or(room, |a| a.enis.saturating_sub(ours_now).min(room));
         let for_others = count(on_card().filter(|eni| eni.phase != EniPhase::Detached && !for_pods(eni)));
 
-        let mut creating_singles = 0;
-        let mut creating_prefixes = 0;
-        for creating in &snapshot.creating {
-            match creating.supply {
-                Supply::Addresses(n) => creating_singles += n,
-                Supply::Prefixes(n) => creating_prefixes += n,
-            }
-        }
+        let (creating_singles, creating_prefixes) = sums(snapshot.creating.iter().map(|creating| &creating.supply));
         Self {
             detached: ours().filter(|eni| eni.phase == EniPhase::Detached).collect(),
             free_devices: granted,
@@ -106,8 +101,9 @@ impl<'a> Picture<'a> {
                 .filter_map(|eni| eni.device_index)
                 .chain(snapshot.creating.iter().map(|creating| creating.device_index))
                 .collect(),
-            holdings: holdings(snapshot, limit.saturating_sub(for_others)),
+            holdings: holdings(snapshot, limit.saturating_sub(for_others), for_pods),
             addressing,
+            physical: ours().map(physical).sum::<u32>() + creating_singles + creating_prefixes * Prefix::SIZE,
             creating_singles,
             creating_prefixes,
             creating_free_slots: (creating * slots).saturating_sub(creating_singles + creating_prefixes),
@@ -190,14 +186,7 @@ impl<'a> Picture<'a> {
 
 impl<'a> Place<'a> {
     fn new(eni: &'a EniView, slots: u32, for_pods: bool) -> Self {
-        let mut coming_singles = 0;
-        let mut coming_prefixes = 0;
-        for supply in &eni.incoming {
-            match supply {
-                Supply::Addresses(n) => coming_singles += n,
-                Supply::Prefixes(n) => coming_prefixes += n,
-            }
-        }
+        let (coming_singles, coming_prefixes) = sums(eni.incoming.iter());
         let taken = eni.singles.total() + eni.singles_leaving + count(eni.prefixes.iter());
         Self {
             eni,
@@ -211,12 +200,30 @@ impl<'a> Place<'a> {
     }
 }
 
-fn holdings(snapshot: &Snapshot, enis_for_pods: u32) -> Holdings {
+/// Single addresses and prefixes asked for.
+fn sums<'a>(supplies: impl Iterator<Item = &'a Supply>) -> (u32, u32) {
+    supplies.fold((0, 0), |(singles, prefixes), supply| match supply {
+        Supply::Addresses(n) => (singles + n, prefixes),
+        Supply::Prefixes(n) => (singles, prefixes + n),
+    })
+}
+
+fn physical(eni: &EniView) -> u32 {
+    let (singles, prefixes) = sums(eni.incoming.iter());
+    let prefixes = prefixes + count(eni.prefixes.iter());
+    eni.singles.total() + eni.singles_leaving + singles + prefixes * Prefix::SIZE
+}
+
+fn holdings(snapshot: &Snapshot, enis_for_pods: u32, for_pods: impl Fn(&EniView) -> bool) -> Holdings {
     let mut holdings = Holdings { enis_for_pods, ..Holdings::default() };
     for eni in snapshot.enis.iter().filter(|eni| eni.role != EniRole::Foreign) {
         holdings.assigned += eni.singles.assigned;
         holdings.cooling += eni.singles.cooling;
         holdings.single_held += eni.singles.held();
+        if !for_pods(eni) {
+            let prefixes = eni.prefixes.iter().filter(|prefix| prefix.counts.held() > 0);
+            holdings.slots_elsewhere += eni.singles.held() + count(prefixes);
+        }
         for prefix in &eni.prefixes {
             holdings.assigned += prefix.counts.assigned;
             holdings.cooling += prefix.counts.cooling;

@@ -58,7 +58,8 @@ pub fn plan(snapshot: &Snapshot, memory: &mut PlannerMemory, now: Timestamp) -> 
     }
 
     let was_growing = picture.growing();
-    if let Some(at) = settles_until(snapshot, &picture, &need, memory, now) {
+    let settles_until = settles_until(snapshot, &picture, &need, memory, now);
+    if let Some(at) = settles_until {
         plan.wake(at);
     } else {
         grow(&mut plan, snapshot, &mut picture, &need, memory, now);
@@ -67,7 +68,10 @@ pub fn plan(snapshot: &Snapshot, memory: &mut PlannerMemory, now: Timestamp) -> 
     if plan.actions.is_empty() && !was_growing && shrink::satisfied(&picture, &need) {
         give_back(&mut plan, snapshot, &picture, &need, level, memory, now);
     }
-    odd_jobs(&mut plan, snapshot, &picture, memory, now);
+    delete_on_termination(&mut plan, &picture, memory, now);
+    if settles_until.is_none() && snapshot.policy.operations == Operations::Normal {
+        delete_leftovers(&mut plan, &picture, memory, now);
+    }
     if !plan.holds.is_empty()
         && let Some(at) = memory.next_retry(now)
     {
@@ -135,7 +139,8 @@ fn grow<'s>(
 ) {
     let covered = picture.anything_soon();
     let (actions, holds) = (Vec::new(), Vec::new());
-    let mut growth = Growth { picture, snapshot, memory, need, now, actions, holds, covered };
+    let room = snapshot.ceiling.unwrap_or(u32::MAX).saturating_sub(picture.physical);
+    let mut growth = Growth { picture, snapshot, memory, need, now, actions, holds, covered, room };
     growth.run();
     plan.actions.append(&mut growth.actions);
     plan.holds.append(&mut growth.holds);
@@ -164,26 +169,23 @@ fn give_back(
     memory: &mut PlannerMemory,
     now: Timestamp,
 ) {
-    let returns = shrink::returns(picture, snapshot, need, level, memory, now);
-    if snapshot.policy.operations != Operations::Normal {
-        if !returns.actions.is_empty() {
-            let (reason, purpose) = (HoldReason::Paused, Purpose::Return);
-            plan.holds.push(Hold { reason, purpose, addresses: returns.addresses, subnet: None, until: None });
-        }
-        return;
+    let returns = shrink::returns(picture, need, level, memory, now);
+    if snapshot.policy.operations == Operations::Normal {
+        memory.last_return = if returns.actions.is_empty() { memory.last_return } else { Some(now) };
+        plan.actions.extend(returns.actions);
+    } else if !returns.actions.is_empty() {
+        let (reason, purpose) = (HoldReason::Paused, Purpose::Return);
+        plan.holds.push(Hold { reason, purpose, addresses: returns.addresses, subnet: None, until: None });
     }
-    if !returns.actions.is_empty() {
-        memory.last_return = Some(now);
-    }
-    plan.actions.extend(returns.actions);
     for at in [returns.wake_at, memory.next_decline()].into_iter().flatten() {
         plan.wake(at);
     }
 }
 
-/// Delete-on-termination, and interfaces that were made and are not wanted.
-fn odd_jobs(plan: &mut Plan, snapshot: &Snapshot, picture: &Picture, memory: &PlannerMemory, now: Timestamp) {
-    let urgent = plan.actions.iter().any(|planned| planned.purpose == Purpose::Demand);
+/// An interface must die with its instance; that may be asked for once the pods have their addresses.
+fn delete_on_termination(plan: &mut Plan, picture: &Picture, memory: &PlannerMemory, now: Timestamp) {
+    let urgent = plan.actions.iter().any(|planned| planned.purpose == Purpose::Demand)
+        || plan.holds.iter().any(|hold| hold.purpose == Purpose::Demand);
     for place in &picture.places {
         let eni = place.eni;
         if eni.delete_on_termination || eni.primary || !place.ready() {
@@ -196,17 +198,18 @@ fn odd_jobs(plan: &mut Plan, snapshot: &Snapshot, picture: &Picture, memory: &Pl
             None => plan.push(Action::SetDeleteOnTermination { eni: eni.id.clone() }, Purpose::Housekeeping),
         }
     }
-    let wait = memory.blocked(Call::Release, now).or_else(|| {
+}
+
+/// Interfaces that were made, are not attached and are not wanted.
+fn delete_leftovers(plan: &mut Plan, picture: &Picture, memory: &PlannerMemory, now: Timestamp) {
+    let blocked = memory.blocked(Call::Release, now).or_else(|| {
         // EC2 may accept the attach in a moment; at the instance's limit it will not.
         memory.blocked(Call::Attach, now).filter(|block| block.reason != HoldReason::InstanceLimit)
     });
-    for eni in &picture.detached {
-        match wait {
+    for eni in picture.detached.iter().filter(|eni| eni.addresses().held() == 0) {
+        match blocked {
             Some(block) => plan.wake(block.until),
-            None if snapshot.policy.operations == Operations::Normal => {
-                plan.push(Action::Release { eni: eni.id.clone() }, Purpose::Housekeeping);
-            }
-            None => {}
+            None => plan.push(Action::Release { eni: eni.id.clone() }, Purpose::Housekeeping),
         }
     }
 }

@@ -8,7 +8,7 @@ use super::action::{Action, Planned, Purpose};
 use super::memory::{Call, Level, PlannerMemory, RETURN_GAP};
 use super::need::Need;
 use super::picture::{Picture, Place, count};
-use super::snapshot::{EniRole, Snapshot};
+use super::snapshot::EniRole;
 use crate::address::Prefix;
 use crate::id::EniId;
 use crate::targets::Addressing;
@@ -42,14 +42,7 @@ pub(super) fn satisfied(picture: &Picture, need: &Need) -> bool {
 }
 
 /// `level`: what was needed lately.
-pub(super) fn returns(
-    picture: &Picture,
-    snapshot: &Snapshot,
-    need: &Need,
-    level: Level,
-    memory: &PlannerMemory,
-    now: Timestamp,
-) -> Returns {
+pub(super) fn returns(picture: &Picture, need: &Need, level: Level, memory: &PlannerMemory, now: Timestamp) -> Returns {
     let mut surplus = match picture.addressing {
         Addressing::Prefix => picture.prefixes().saturating_sub(level.prefixes),
         Addressing::Secondary | Addressing::Mixed => picture.supply().saturating_sub(level.addresses),
@@ -60,17 +53,12 @@ pub(super) fn returns(
     };
     // Single addresses that stand in where the limits leave no room for a whole /28.
     let mut legacy = need.addresses.saturating_sub(need.prefixes * Prefix::SIZE + picture.holdings.single_held);
-    let targets = &snapshot.policy.targets;
-    let whole_enis_only = picture.addressing == Addressing::Secondary
-        && targets.warm_ips.is_none()
-        && targets.minimum_ips.is_none()
-        && snapshot.allocation.is_none();
 
     let mut returns = Returns::default();
     let due = memory.last_return.map(|last| last.plus(RETURN_GAP)).filter(|due| *due > now);
     // The emptiest interface first.
     for place in picture.places.iter().rev() {
-        if !place.ready() || is_leaving(place) {
+        if !place.ready() || place.is_leaving() {
             continue;
         }
         let goes = !place.keep && !place.eni.primary && place.counts.held() == 0;
@@ -79,8 +67,7 @@ pub(super) fn returns(
             continue;
         }
         let drop = if !place.keep {
-            let only_whole = whole_enis_only && place.for_pods;
-            if only_whole || (place.for_pods && !enough) { Drop::default() } else { Drop::everything(place) }
+            if place.for_pods && !enough { Drop::default() } else { Drop::everything(place) }
         } else {
             match picture.addressing {
                 Addressing::Secondary => {
@@ -103,7 +90,7 @@ pub(super) fn returns(
     }
     if picture.addressing == Addressing::Mixed && returns.actions.is_empty() {
         // Prefixes go before single addresses: each gives back sixteen for one call.
-        for place in picture.places.iter().rev().filter(|place| place.keep && place.ready() && !is_leaving(place)) {
+        for place in picture.places.iter().rev().filter(|place| place.keep && place.ready() && !place.is_leaving()) {
             let drop = Drop { singles: take(&mut surplus, place.eni.singles.free), prefixes: Vec::new() };
             returns.unassign(&place.eni.id, drop, due, memory, now);
         }
@@ -154,10 +141,6 @@ impl Drop {
     fn all_prefixes(place: &Place) -> Self {
         Self { singles: 0, prefixes: place.empty_prefixes().collect() }
     }
-}
-
-fn is_leaving(place: &Place) -> bool {
-    place.eni.singles_leaving > 0 || place.eni.prefixes.iter().any(|prefix| prefix.leaving)
 }
 
 fn take(from: &mut u32, most: u32) -> u32 {

@@ -1,1 +1,242 @@
+//! Random histories: pods come and go, people change their minds, subnets run dry and fill again.
+//!
+//! The toy itself asserts after every step that no plan takes an address in use or cooling, touches what is not ours,
+//! or goes beyond the instance; what follows here is about where it all ends.
 
+use std::time::Duration;
+
+use proptest::prelude::*;
+
+use super::super::*;
+use super::toy::{Room, Toy, policy, subnet};
+use crate::ec2::Ec2ErrorKind;
+use crate::targets::{Addressing, Operations, Policy, Targets};
+
+#[derive(Debug, Clone)]
+enum Event {
+    Pods(u32),
+    End {
+        nth: u32,
+        count: u32,
+    },
+    Pass(u64),
+    Policy(Policy),
+    /// What the subnet has left from now on.
+    Room {
+        addresses: u32,
+        prefixes: u32,
+    },
+    Ceiling(Option<u32>),
+    Refuse(Option<Ec2ErrorKind>),
+    /// The agent starts anew.
+    Restart,
+    /// The operator comes with an allocation, or goes.
+    Allocation(Option<(u32, u32)>),
+}
+
+fn small(most: u32) -> impl Strategy<Value = Option<u32>> {
+    prop_oneof![Just(None), (0..=most).prop_map(Some)]
+}
+
+fn policies() -> impl Strategy<Value = Policy> {
+    let targets =
+        (small(2), small(12), small(20), small(2), prop_oneof![3 => Just(None), 1 => (1u32..4).prop_map(Some)])
+            .prop_map(|(warm_enis, warm_ips, minimum_ips, warm_prefixes, max_enis)| Targets {
+                warm_enis,
+                warm_ips,
+                minimum_ips,
+                warm_prefixes,
+                max_enis,
+            });
+    let mode = prop_oneof![Just(Addressing::Secondary), Just(Addressing::Prefix), Just(Addressing::Mixed)];
+    let operations =
+        prop_oneof![8 => Just(Operations::Normal), 1 => Just(Operations::NoRelease), 1 => Just(Operations::NoCloud)];
+    (targets, mode, operations, prop::bool::weighted(0.8)).prop_map(
+        |(targets, addressing, operations, use_primary_eni)| Policy {
+            targets,
+            addressing,
+            operations,
+            use_primary_eni,
+        },
+    )
+}
+
+fn events() -> impl Strategy<Value = Event> {
+    let refusal = prop_oneof![
+        Just(Ec2ErrorKind::Throttled),
+        Just(Ec2ErrorKind::AccessDenied),
+        Just(Ec2ErrorKind::NoAnswer),
+        Just(Ec2ErrorKind::AttachmentLimit),
+        Just(Ec2ErrorKind::InstanceNotRunning),
+    ];
+    prop_oneof![
+        6 => (1u32..20).prop_map(Event::Pods),
+        5 => (0u32..40, 1u32..20).prop_map(|(nth, count)| Event::End { nth, count }),
+        8 => (0u64..120_000).prop_map(Event::Pass),
+        1 => policies().prop_map(Event::Policy),
+        1 => (0u32..60, 0u32..6).prop_map(|(addresses, prefixes)| Event::Room { addresses, prefixes }),
+        1 => prop_oneof![Just(None), (0u32..60).prop_map(Some)].prop_map(Event::Ceiling),
+        1 => prop::option::of(refusal).prop_map(Event::Refuse),
+        1 => Just(Event::Restart),
+        1 => prop::option::of((0u32..60, 1u32..5)).prop_map(Event::Allocation),
+    ]
+}
+
+fn apply(toy: &mut Toy, event: &Event) {
+    match event {
+        Event::Pods(count) => toy.pods(*count),
+        Event::End { nth, count } => toy.end(*nth, *count),
+        Event::Pass(ms) => toy.run(Duration::from_millis(*ms)),
+        Event::Policy(policy) => toy.policy = *policy,
+        Event::Room { addresses, prefixes } => {
+            toy.rooms.insert(subnet(1), Room { addresses: *addresses, prefixes: *prefixes });
+        }
+        Event::Ceiling(ceiling) => toy.ceiling = *ceiling,
+        Event::Refuse(error) => toy.refuse.clone_from(error),
+        Event::Restart => toy.memory = PlannerMemory::new(1),
+        Event::Allocation(allocation) => {
+            toy.allocation = allocation.map(|(addresses, enis)| AllocationView {
+                addresses,
+                enis,
+                prefixes: addresses / 16,
+                subnet: None,
+            });
+        }
+    }
+    toy.step();
+}
+
+/// Nothing stands in the way any more.
+fn calm(toy: &mut Toy) {
+    toy.refuse = None;
+    toy.allocation = None;
+    toy.ceiling = None;
+    toy.policy.operations = Operations::Normal;
+    toy.policy.targets.max_enis = None;
+    toy.rooms.insert(subnet(1), Room { addresses: 100_000, prefixes: 5_000 });
+    // Longer than the longest pause.
+    toy.run(Duration::from_secs(800));
+    toy.run(Duration::from_secs(800));
+}
+
+const TYPES: [&str; 4] = ["t3.small", "m5.large", "m5.xlarge", "m4.xlarge"];
+
+/// 150 histories in an ordinary run; `PROPTEST_CASES` asks for more.
+fn config() -> ProptestConfig {
+    let asked = std::env::var("PROPTEST_CASES").ok().and_then(|cases| cases.parse().ok());
+    ProptestConfig { cases: asked.unwrap_or(150), failure_persistence: None, ..ProptestConfig::default() }
+}
+
+proptest! {
+    #![proptest_config(config())]
+
+    #[test]
+    fn after_any_history_the_node_comes_to_rest_where_its_targets_say(
+        instance_type in prop::sample::select(&TYPES),
+        first in policies(),
+        history in prop::collection::vec(events(), 1..40),
+    ) {
+        let mut toy = Toy::new(instance_type, first);
+        for event in &history {
+            apply(&mut toy, event);
+        }
+        calm(&mut toy);
+        prop_assert!(toy.last.actions.is_empty(), "not at rest: {:?}", toy.last);
+        let calls = toy.total_calls();
+        toy.run(Duration::from_secs(3600));
+        prop_assert_eq!(toy.total_calls(), calls, "an idle node makes no call");
+
+        let addressing = toy.capacity.addressing(toy.policy.addressing);
+        let counts = toy.counts();
+        let max_pods = toy.capacity.max_pods(addressing);
+        let plan = &toy.last;
+        if !toy.waiting.is_empty() {
+            // Pods wait only where the instance or max pods leave no room.
+            let full = plan.holds.iter().any(|hold| {
+                matches!(hold.reason, HoldReason::InstanceLimit | HoldReason::MaxPods) && hold.purpose == Purpose::Demand
+            });
+            prop_assert!(full, "{} wait: {:?}, {:?}", toy.waiting.len(), plan, counts);
+            return Ok(());
+        }
+        let warm = toy.policy.targets.warm_ips.filter(|_| toy.waiting.is_empty());
+        if let Some(warm) = warm {
+            let room = max_pods.saturating_sub(counts.assigned);
+            let limited = plan.decision.contains("not kept");
+            prop_assert!(counts.free >= warm.min(room) || limited, "{:?} of {}: {:?}", counts, warm, plan);
+        }
+        if let Some(minimum) = toy.policy.targets.minimum_ips {
+            let limited = plan.decision.contains("not kept");
+            prop_assert!(counts.total() >= minimum.min(max_pods) || limited, "{:?} of {}: {:?}", counts, minimum, plan);
+        }
+        let targets = &toy.policy.targets;
+        if addressing == Addressing::Secondary && targets.warm_ips.is_none() && targets.minimum_ips.is_none() {
+            let warm = targets.warm_enis.unwrap_or(1) * toy.capacity.slots_per_eni;
+            let limited = plan.decision.contains("not kept");
+            prop_assert!(counts.free >= warm || limited, "{:?} of {}: {:?}", counts, warm, plan);
+        }
+        // Nothing is kept that nobody asked for, but what cannot be taken out of a prefix in use.
+        let blocks = if toy.prefixes() > 0 { 15 * u32::try_from(toy.prefixes()).unwrap() } else { 0 };
+        prop_assert!(counts.total() <= plan.target + blocks, "{:?}: {:?}", counts, plan);
+        // An interface without a pod stays only if what is needed does not fit on the others.
+        let rooms: Vec<_> = toy.enis.iter().filter(|eni| toy.policy.use_primary_eni || !eni.view.primary).collect();
+        for idle in rooms.iter().filter(|eni| !eni.view.primary && eni.view().addresses().held() == 0) {
+            let slots = (rooms.len() - 1) * toy.capacity.slots_per_eni as usize;
+            let most = if addressing == Addressing::Secondary { slots } else { slots * 16 };
+            prop_assert!((plan.target as usize) > most.saturating_sub(27 * 15), "{} is idle: {:?}", idle.view.id, plan);
+        }
+    }
+
+    #[test]
+    fn whatever_happens_the_ceiling_is_not_passed_by_growing(
+        instance_type in prop::sample::select(&TYPES),
+        first in policies(),
+        ceiling in 0u32..40,
+        history in prop::collection::vec(events(), 1..30),
+    ) {
+        let mut toy = Toy::new(instance_type, first);
+        toy.ceiling = Some(ceiling);
+        for event in &history {
+            if !matches!(event, Event::Ceiling(_)) {
+                apply(&mut toy, event);
+                prop_assert!(toy.counts().total() <= ceiling, "{:?} under {}", toy.counts(), ceiling);
+            }
+        }
+    }
+
+    #[test]
+    fn demand_that_dances_does_not_make_the_pool_flap(
+        instance_type in prop::sample::select(&TYPES),
+        warm in 0u32..6,
+        mode in prop_oneof![Just(Addressing::Secondary), Just(Addressing::Prefix), Just(Addressing::Mixed)],
+        dance in prop::collection::vec((0u32..6, 0u32..6, 0u32..20, 1u64..15_000), 100..200),
+    ) {
+        let mut toy = Toy::new(instance_type, Policy { addressing: mode, ..policy(Targets { warm_ips: Some(warm), ..Targets::default() }) });
+        toy.pods(5);
+        toy.run(Duration::from_secs(300));
+        let (start, before) = (toy.now, toy.total_calls());
+        for (come, go, nth, pause) in dance {
+            let most = 9u32.saturating_sub(toy.counts().assigned);
+            toy.pods(come.min(most));
+            toy.end(nth, go.min(toy.counts().assigned.saturating_sub(1)));
+            toy.run(Duration::from_millis(pause));
+        }
+        // At most one round of giving back and one of taking again for each time that the need was lower for a whole minute.
+        let rounds = toy.now.since(start).as_secs() / 60 + 1;
+        let calls = u64::from(toy.total_calls() - before);
+        prop_assert!(calls <= 8 + rounds * 8, "{calls} calls in {rounds} minutes: {:?}", toy.calls);
+    }
+
+    #[test]
+    fn the_same_picture_and_memory_give_the_same_plan(
+        first in policies(),
+        history in prop::collection::vec(events(), 1..15),
+    ) {
+        let mut toy = Toy::new("m5.large", first);
+        for event in &history {
+            apply(&mut toy, event);
+        }
+        let snapshot = toy.snapshot();
+        let (mut one, mut other) = (toy.memory.clone(), toy.memory.clone());
+        prop_assert_eq!(plan(&snapshot, &mut one, toy.now), plan(&snapshot, &mut other, toy.now));
+    }
+}

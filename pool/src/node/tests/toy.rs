@@ -10,7 +10,7 @@ use crate::address::Prefix;
 use crate::capacity::{Capacity, bundled};
 use crate::ec2::{Ec2ErrorKind, Supply};
 use crate::id::{EniId, InstanceType, SubnetId};
-use crate::targets::{Policy, Targets};
+use crate::targets::{Addressing, Policy, Targets};
 use crate::time::Timestamp;
 
 pub(super) const COOLDOWN: Duration = Duration::from_secs(30);
@@ -157,6 +157,10 @@ impl Toy {
         for planned in &plan.actions {
             self.begin(&planned.action);
         }
+        let again = super::super::plan(&self.snapshot(), &mut self.memory.clone(), self.now);
+        // With Mixed, what is under way may change how the rest is best made up.
+        let mixed = self.policy.addressing == Addressing::Mixed;
+        assert!(mixed || again.actions.is_empty(), "asked twice for what is under way: {plan:?}, then {again:?}");
         self.last = plan;
         self.serve();
         &self.last
@@ -450,9 +454,13 @@ impl Toy {
     }
 
     fn within_limits(&self) {
-        let on_card = u32::try_from(self.enis.len()).unwrap();
+        let on_card = self.enis.iter().filter(|eni| eni.view.network_card == 0).count();
+        let on_card = u32::try_from(on_card).unwrap();
         assert!(on_card <= self.capacity.max_enis, "{on_card} interfaces on the instance");
         for eni in &self.enis {
+            if eni.view.role == EniRole::Foreign {
+                continue;
+            }
             let slots = u32::try_from(eni.singles.len() + eni.prefixes.len()).unwrap();
             assert!(slots <= self.capacity.slots_per_eni, "{slots} slots on {}", eni.view.id);
         }
