@@ -187,7 +187,7 @@ impl Budget {
 }
 
 /// The window of the cap on creations.
-const CREATION_WINDOW: Duration = Duration::from_secs(600);
+const CREATION_WINDOW: Duration = Duration::from_mins(10);
 
 /// The agent's fuse: whatever goes wrong in planning, one node cannot use up the account's budget.
 #[derive(Debug, Clone)]

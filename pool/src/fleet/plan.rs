@@ -160,7 +160,7 @@ fn most_enis(node: &NodeView) -> u32 {
 
 /// What the subnets have left while the plan is made.
 struct Stocks<'a> {
-    stocks: &'a [SubnetStock],
+    all: &'a [SubnetStock],
     index: BTreeMap<&'a SubnetId, usize>,
     left: Vec<u32>,
     in_flight: Vec<u32>,
@@ -170,7 +170,7 @@ struct Stocks<'a> {
 impl<'a> Stocks<'a> {
     fn new(stocks: &'a [SubnetStock]) -> Self {
         Self {
-            stocks,
+            all: stocks,
             index: stocks.iter().enumerate().map(|(index, stock)| (&stock.id, index)).collect(),
             left: stocks.iter().map(|stock| stock.available.saturating_sub(stock.headroom)).collect(),
             in_flight: vec![0; stocks.len()],
@@ -198,7 +198,7 @@ impl<'a> Stocks<'a> {
         let before = before.and_then(|subnet| self.index.get(subnet)).copied().filter(enough);
         let candidates = || node.subnets.iter().filter_map(|subnet| self.index.get(subnet).copied());
         let next = before.or_else(|| candidates().max_by_key(|&index| (self.left[index], std::cmp::Reverse(index))));
-        draft.next_subnet = next.map(|index| self.stocks[index].id.clone());
+        draft.next_subnet = next.map(|index| self.all[index].id.clone());
         let has_slots = draft.enis_for(draft.wish.addresses) <= draft.given.enis;
         let attached = node.enis.iter().filter(|eni| !eni.retiring && (node.policy.use_primary_eni || !eni.primary));
         let attached = attached.filter_map(|eni| self.index.get(&eni.subnet).copied()).max_by_key(|&i| self.left[i]);
@@ -206,13 +206,13 @@ impl<'a> Stocks<'a> {
     }
 
     fn report(&self, drafts: &[Draft]) -> Vec<SubnetPlan> {
-        let mut nodes = vec![0; self.stocks.len()];
+        let mut nodes = vec![0; self.all.len()];
         for draft in drafts {
             if let Some(&index) = draft.next_subnet.as_ref().and_then(|subnet| self.index.get(subnet)) {
                 nodes[index] += 1;
             }
         }
-        let plans = self.stocks.iter().enumerate().map(|(index, stock)| SubnetPlan {
+        let plans = self.all.iter().enumerate().map(|(index, stock)| SubnetPlan {
             id: stock.id.clone(),
             in_flight: self.in_flight[index],
             left: self.left[index],

@@ -85,7 +85,9 @@ impl Growth<'_, '_> {
         }
         let freed = *left - (*left).min(wanted.div_ceil(unit(kind)));
         if freed > 0 {
-            actions.into_iter().for_each(|action| self.act(action, 0));
+            for action in actions {
+                self.act(action, 0);
+            }
             *left -= freed;
             self.wait(HoldReason::AssignInFlight, kind, freed, None);
         }

@@ -12,7 +12,7 @@ use crate::targets::Policy;
 use crate::time::Timestamp;
 
 /// How long less must have been needed before anything is given back.
-pub const RETURN_AFTER: Duration = Duration::from_secs(60);
+pub const RETURN_AFTER: Duration = Duration::from_mins(1);
 /// Resolution of that window.
 const STEP: Duration = Duration::from_secs(5);
 /// Time between two rounds of giving back: what becomes superfluous in between goes in one call.
@@ -22,11 +22,11 @@ pub(super) const RETURN_GAP: Duration = Duration::from_secs(30);
 #[derive(Clone, Copy)]
 struct Pause(Duration, Duration);
 /// Nobody frees addresses within milliseconds; the AWS plugin pauses two minutes as well.
-const SUBNET: Pause = Pause(Duration::from_secs(120), Duration::from_secs(600));
+const SUBNET: Pause = Pause(Duration::from_mins(2), Duration::from_mins(10));
 /// For a person to change (IAM, quota), or for our view of the instance to be corrected.
-const REFUSED: Pause = Pause(Duration::from_secs(60), Duration::from_secs(600));
-const TRANSIENT: Pause = Pause(Duration::from_secs(1), Duration::from_secs(60));
-const NOT_RUNNING: Pause = Pause(Duration::from_secs(15), Duration::from_secs(60));
+const REFUSED: Pause = Pause(Duration::from_mins(1), Duration::from_mins(10));
+const TRANSIENT: Pause = Pause(Duration::from_secs(1), Duration::from_mins(1));
+const NOT_RUNNING: Pause = Pause(Duration::from_secs(15), Duration::from_mins(1));
 
 /// Calls that are refused together.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord)]

@@ -113,7 +113,7 @@ impl<'a> Picture<'a> {
 
     /// The lowest free device index, taken.
     pub(super) fn take_index(&mut self) -> u32 {
-        let index = (1..).find(|index| !self.used_indexes.contains(index)).unwrap_or(u32::MAX);
+        let index = (1..u32::MAX).find(|index| !self.used_indexes.contains(index)).unwrap_or(u32::MAX);
         self.used_indexes.push(index);
         index
     }

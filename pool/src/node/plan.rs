@@ -83,29 +83,25 @@ pub fn plan(snapshot: &Snapshot, memory: &mut PlannerMemory, now: Timestamp) -> 
 }
 
 /// The operator's word instead of our own reckoning.
-fn allotted(local: Need, allocation: &AllocationView, snapshot: &Snapshot, picture: &Picture) -> Need {
+fn allotted(mut need: Need, allocation: &AllocationView, snapshot: &Snapshot, picture: &Picture) -> Need {
     let ceiling = snapshot.ceiling.unwrap_or(u32::MAX);
     let addresses = allocation.addresses.min(ceiling);
-    let prefixed = picture.addressing == Addressing::Prefix;
-    let prefixes = if prefixed { allocation.prefixes.min(ceiling / Prefix::SIZE) } else { 0 };
-    let short = local.demand.saturating_sub(addresses);
-    let refused = match local.refused {
-        None if short > 0 => Some((HoldReason::AwaitingTurn, short)),
-        refused => refused,
+    let short = need.demand.saturating_sub(addresses);
+    if need.refused.is_none() && short > 0 {
+        need.refused = Some((HoldReason::AwaitingTurn, short));
+    }
+    need.addresses = addresses;
+    need.prefixes = match picture.addressing {
+        Addressing::Prefix => allocation.prefixes.min(ceiling / Prefix::SIZE),
+        Addressing::Secondary | Addressing::Mixed => 0,
     };
-    let mut decision = format!("{addresses} by the operator");
+    need.demand = need.demand.min(addresses);
+    need.minimum = need.minimum.min(addresses);
+    need.decision = format!("{addresses} by the operator");
     if short > 0 {
-        let _ = write!(decision, ", {short} short of the demand");
+        let _ = write!(need.decision, ", {short} short of the demand");
     }
-    Need {
-        addresses,
-        prefixes,
-        demand: local.demand.min(addresses),
-        minimum: local.minimum.min(addresses),
-        refused,
-        decision,
-        ..local
-    }
+    need
 }
 
 /// Whether all that is missing is a few warm addresses, and until when to wait for more to be missing.
@@ -193,7 +189,8 @@ fn delete_on_termination(plan: &mut Plan, picture: &Picture, memory: &PlannerMem
         }
         let latest = eni.since.plus(DELETE_ON_TERMINATION_WITHIN);
         let blocked = memory.blocked(Call::SetDeleteOnTermination, now).map(|block| block.until);
-        match blocked.or((urgent && latest > now).then_some(latest)) {
+        let later = if urgent && latest > now { Some(latest) } else { None };
+        match blocked.or(later) {
             Some(at) => plan.wake(at),
             None => plan.push(Action::SetDeleteOnTermination { eni: eni.id.clone() }, Purpose::Housekeeping),
         }

@@ -15,7 +15,7 @@ use crate::targets::Addressing;
 use crate::time::Timestamp;
 
 /// An interface younger than this is not given back: EC2 and IMDS take their time to agree about it.
-pub const MIN_ENI_LIFETIME: Duration = Duration::from_secs(60);
+pub const MIN_ENI_LIFETIME: Duration = Duration::from_mins(1);
 
 /// What can be given back now, and when more can.
 #[derive(Debug, Default)]
@@ -28,7 +28,7 @@ pub(super) struct Returns {
 
 /// What goes from one interface.
 #[derive(Default)]
-struct Drop {
+struct Surplus {
     singles: u32,
     prefixes: Vec<Prefix>,
 }
@@ -61,38 +61,36 @@ pub(super) fn returns(picture: &Picture, need: &Need, level: Level, memory: &Pla
         if !place.ready() || place.is_leaving() {
             continue;
         }
-        let goes = !place.keep && !place.eni.primary && place.counts.held() == 0;
-        if goes && (enough || place.eni.role == EniRole::Retiring) {
+        let idle = !place.keep && !place.eni.primary && place.counts.held() == 0;
+        if idle && (enough || place.eni.role == EniRole::Retiring) {
             returns.release(place, due, memory, now);
             continue;
         }
-        let drop = if !place.keep {
-            if place.for_pods && !enough { Drop::default() } else { Drop::everything(place) }
-        } else {
-            match picture.addressing {
-                Addressing::Secondary => {
-                    Drop { singles: take(&mut surplus, place.eni.singles.free), ..Drop::all_prefixes(place) }
-                }
-                Addressing::Prefix => {
-                    let kept = take(&mut legacy, place.eni.singles.free);
-                    let prefixes: Vec<_> = place.empty_prefixes().take(surplus as usize).collect();
-                    surplus -= count(prefixes.iter());
-                    Drop { singles: place.eni.singles.free - kept, prefixes }
-                }
-                Addressing::Mixed => {
-                    let prefixes: Vec<_> = place.empty_prefixes().take((surplus / Prefix::SIZE) as usize).collect();
-                    surplus -= count(prefixes.iter()) * Prefix::SIZE;
-                    Drop { singles: 0, prefixes }
-                }
+        let goes = match picture.addressing {
+            _ if !place.keep && place.for_pods && !enough => Surplus::default(),
+            _ if !place.keep => Surplus::everything(place),
+            Addressing::Secondary => {
+                Surplus { singles: take(&mut surplus, place.eni.singles.free), ..Surplus::all_prefixes(place) }
+            }
+            Addressing::Prefix => {
+                let kept = take(&mut legacy, place.eni.singles.free);
+                let prefixes: Vec<_> = place.empty_prefixes().take(surplus as usize).collect();
+                surplus -= count(prefixes.iter());
+                Surplus { singles: place.eni.singles.free - kept, prefixes }
+            }
+            Addressing::Mixed => {
+                let prefixes: Vec<_> = place.empty_prefixes().take((surplus / Prefix::SIZE) as usize).collect();
+                surplus -= count(prefixes.iter()) * Prefix::SIZE;
+                Surplus { singles: 0, prefixes }
             }
         };
-        returns.unassign(&place.eni.id, drop, due, memory, now);
+        returns.unassign(&place.eni.id, goes, due, memory, now);
     }
     if picture.addressing == Addressing::Mixed && returns.actions.is_empty() {
         // Prefixes go before single addresses: each gives back sixteen for one call.
         for place in picture.places.iter().rev().filter(|place| place.keep && place.ready() && !place.is_leaving()) {
-            let drop = Drop { singles: take(&mut surplus, place.eni.singles.free), prefixes: Vec::new() };
-            returns.unassign(&place.eni.id, drop, due, memory, now);
+            let goes = Surplus { singles: take(&mut surplus, place.eni.singles.free), prefixes: Vec::new() };
+            returns.unassign(&place.eni.id, goes, due, memory, now);
         }
     }
     returns
@@ -110,8 +108,8 @@ impl Returns {
         self.push(Action::Release { eni: place.eni.id.clone() });
     }
 
-    fn unassign(&mut self, eni: &EniId, drop: Drop, due: Option<Timestamp>, memory: &PlannerMemory, now: Timestamp) {
-        let Drop { singles, prefixes } = drop;
+    fn unassign(&mut self, eni: &EniId, goes: Surplus, due: Option<Timestamp>, memory: &PlannerMemory, now: Timestamp) {
+        let Surplus { singles, prefixes } = goes;
         if singles == 0 && prefixes.is_empty() {
             return;
         }
@@ -133,7 +131,7 @@ impl Returns {
     }
 }
 
-impl Drop {
+impl Surplus {
     fn everything(place: &Place) -> Self {
         Self { singles: place.eni.singles.free, prefixes: place.empty_prefixes().collect() }
     }

@@ -143,7 +143,7 @@ proptest! {
         calm(&mut toy);
         prop_assert!(toy.last.actions.is_empty(), "not at rest: {:?}", toy.last);
         let calls = toy.total_calls();
-        toy.run(Duration::from_secs(3600));
+        toy.run(Duration::from_hours(1));
         prop_assert_eq!(toy.total_calls(), calls, "an idle node makes no call");
 
         let addressing = toy.capacity.addressing(toy.policy.addressing);
@@ -212,7 +212,7 @@ proptest! {
     ) {
         let mut toy = Toy::new(instance_type, Policy { addressing: mode, ..policy(Targets { warm_ips: Some(warm), ..Targets::default() }) });
         toy.pods(5);
-        toy.run(Duration::from_secs(300));
+        toy.run(Duration::from_mins(5));
         let (start, before) = (toy.now, toy.total_calls());
         for (come, go, nth, pause) in dance {
             let most = 9u32.saturating_sub(toy.counts().assigned);

@@ -176,13 +176,11 @@ impl Toy {
             // The next millisecond: a planner that asks to be woken at once must not stop time.
             let soon = Timestamp(self.now.0 + 1);
             let next = done.chain(cooled).chain(self.last.wake_at).map(|at| at.max(soon)).min();
-            match next.filter(|at| *at <= end) {
-                Some(at) => self.now = at,
-                None => {
-                    self.now = end;
-                    return;
-                }
-            }
+            let Some(at) = next.filter(|at| *at <= end) else {
+                self.now = end;
+                return;
+            };
+            self.now = at;
             self.finish();
         }
         panic!("the planner never rests: {:?}", self.last);
@@ -190,7 +188,7 @@ impl Toy {
 
     /// Runs until nothing is under way and nothing will happen by itself.
     pub(super) fn settle(&mut self) {
-        self.run(Duration::from_secs(600));
+        self.run(Duration::from_mins(10));
         assert!(self.last.actions.is_empty(), "not at rest after ten minutes: {:?}", self.last);
     }
 

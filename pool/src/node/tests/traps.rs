@@ -49,7 +49,7 @@ fn a_cooling_address_is_never_given_back() {
     toy.pods(6);
     toy.settle();
     toy.end(0, 6);
-    toy.run(COOLDOWN - SECOND);
+    toy.run(29 * SECOND);
     assert_eq!(toy.counts().cooling, 6);
     toy.settle();
     assert_eq!(toy.counts().total(), 0);
@@ -152,7 +152,7 @@ fn without_a_free_prefix_pods_get_single_addresses_and_prefixes_return_later() {
         assert_eq!((toy.prefixes(), toy.counts().assigned), (0, 10));
         toy.rooms.insert(subnet(1), Room { addresses: 300, prefixes: 20 });
         toy.pods(10);
-        toy.run(Duration::from_secs(1200));
+        toy.run(Duration::from_mins(20));
         assert!(toy.prefixes() > 0, "{mode}: {:?}", toy.last);
         assert!(toy.waiting.is_empty());
         toy.settle();
@@ -173,7 +173,7 @@ fn a_node_without_prefixes_does_not_waste_calls_on_asking_for_them() {
     toy.pods(20);
     toy.run(60 * SECOND);
     let calls = toy.total_calls();
-    toy.run(Duration::from_secs(3600));
+    toy.run(Duration::from_hours(1));
     let asked = toy.total_calls() - calls;
     assert!(asked <= 12, "{asked} calls in an hour without a free prefix");
 }
@@ -366,7 +366,7 @@ fn throttling_is_answered_with_growing_pauses() {
     let mut toy = Toy::new("m5.large", policy(warm(1)));
     toy.refuse = Some(Ec2ErrorKind::Throttled);
     toy.pods(3);
-    toy.run(Duration::from_secs(300));
+    toy.run(Duration::from_mins(5));
     assert!(toy.total_calls() < 15, "{:?}", toy.calls);
     assert_eq!(toy.last.holds[0].reason, HoldReason::Throttled);
     toy.refuse = None;
@@ -379,7 +379,7 @@ fn without_permission_it_says_so_and_asks_seldom() {
     let mut toy = Toy::new("m5.large", policy(warm(1)));
     toy.refuse = Some(Ec2ErrorKind::AccessDenied);
     toy.pods(3);
-    toy.run(Duration::from_secs(3600));
+    toy.run(Duration::from_hours(1));
     assert!(toy.total_calls() < 30, "{:?}", toy.calls);
     let hold = hold(&toy.last, HoldReason::AccessDenied);
     assert!(hold.until.is_some());
@@ -398,14 +398,14 @@ fn the_ceiling_holds_for_demand_too() {
     }
 }
 
-fn allotted(addresses: u32, enis: u32) -> Option<AllocationView> {
-    Some(AllocationView { addresses, enis, prefixes: 0, subnet: None })
+fn allotted(addresses: u32, enis: u32) -> AllocationView {
+    AllocationView { addresses, enis, prefixes: 0, subnet: None }
 }
 
 #[test]
 fn a_node_takes_its_turn_only_when_its_allocation_is_raised() {
     let mut toy = Toy::new("m5.large", policy(Targets::default()));
-    toy.allocation = allotted(9, 1);
+    toy.allocation = Some(allotted(9, 1));
     toy.settle();
     assert_eq!(toy.per_eni(), [9], "the operator decides, not the local targets");
     toy.pods(12);
@@ -413,7 +413,7 @@ fn a_node_takes_its_turn_only_when_its_allocation_is_raised() {
     assert_eq!((toy.waiting.len(), toy.per_eni()), (3, vec![9]));
     let waits = hold(&toy.last, HoldReason::AwaitingTurn);
     assert_eq!((waits.purpose, waits.addresses), (Purpose::Demand, 3));
-    toy.allocation = allotted(18, 2);
+    toy.allocation = Some(allotted(18, 2));
     toy.run(SECOND);
     assert!(toy.waiting.is_empty());
     toy.settle();
@@ -423,10 +423,10 @@ fn a_node_takes_its_turn_only_when_its_allocation_is_raised() {
 #[test]
 fn a_lowered_allocation_takes_only_what_nobody_uses() {
     let mut toy = Toy::new("m5.large", policy(Targets::default()));
-    toy.allocation = allotted(27, 3);
+    toy.allocation = Some(allotted(27, 3));
     toy.pods(11);
     toy.settle();
-    toy.allocation = allotted(9, 1);
+    toy.allocation = Some(allotted(9, 1));
     toy.settle();
     assert_eq!(toy.counts().assigned, 11);
     assert_eq!(toy.per_eni(), [9, 2]);
@@ -436,7 +436,7 @@ fn a_lowered_allocation_takes_only_what_nobody_uses() {
 fn when_the_operator_goes_away_the_node_plans_for_itself_under_its_last_ceiling() {
     let mut toy = Toy::new("m5.large", policy(Targets::default()));
     toy.ceiling = Some(20);
-    toy.allocation = allotted(9, 1);
+    toy.allocation = Some(allotted(9, 1));
     toy.settle();
     toy.allocation = None;
     toy.pods(25);
