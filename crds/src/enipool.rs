@@ -128,13 +128,17 @@ pub struct ENIPoolStatus {
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub instance: Option<InstanceStatus>,
 
-    /// What the instance type can hold, less what is kept back by `maxENIs` or by an interface that is not ours.
+    /// What the instance type can hold.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub capacity: Option<Capacity>,
 
     /// ENIs attached to the instance that carry pods or will, the primary one included.
     #[serde(rename = "attachedENIs", default)]
     pub attached_enis: i32,
+
+    /// Interfaces on the default network card that are not the pool's: made by others, or tagged `no_manage`.
+    #[serde(rename = "foreignENIs", default)]
+    pub foreign_enis: i32,
 
     /// Addresses for pods, by what they are doing.
     #[serde(default, skip_serializing_if = "Option::is_none")]

@@ -23,30 +23,30 @@ pub struct TargetFields {
     /// Full ENIs' worth of free addresses to keep ready for pods to come. 0 keeps none. Without any target the pool
     /// keeps one. Counts only while neither `warmIPTarget` nor `minimumIPTarget` is set.
     #[serde(rename = "warmENITarget", default, skip_serializing_if = "Option::is_none")]
-    #[schemars(range(min = 0, max = 64))]
+    #[schemars(range(min = 0, max = 128))]
     pub warm_eni_target: Option<i32>,
 
     /// Free addresses to keep ready for pods to come, whatever ENI they are on. 0 keeps none. Saves addresses against
     /// `warmENITarget`, and costs more EC2 calls.
     #[serde(rename = "warmIPTarget", default, skip_serializing_if = "Option::is_none")]
-    #[schemars(range(min = 0, max = 4096))]
+    #[schemars(range(min = 0, max = 16384))]
     pub warm_ip_target: Option<i32>,
 
     /// Addresses that the node holds at least, used or free. Set it to the pods that a node usually runs: a new node
     /// then takes them with its first EC2 calls. It never limits growth.
     #[serde(rename = "minimumIPTarget", default, skip_serializing_if = "Option::is_none")]
-    #[schemars(range(min = 0, max = 4096))]
+    #[schemars(range(min = 0, max = 16384))]
     pub minimum_ip_target: Option<i32>,
 
     /// Free /28 prefixes to keep ready. Only with addressing `Prefix` or `Mixed`, and only while neither `warmIPTarget`
     /// nor `minimumIPTarget` is set.
     #[serde(rename = "warmPrefixTarget", default, skip_serializing_if = "Option::is_none")]
-    #[schemars(range(min = 0, max = 256))]
+    #[schemars(range(min = 0, max = 1024))]
     pub warm_prefix_target: Option<i32>,
 
     /// The most ENIs that the node may have, its primary one included. Never more than its instance type can hold.
     #[serde(rename = "maxENIs", default, skip_serializing_if = "Option::is_none")]
-    #[schemars(range(min = 1, max = 64))]
+    #[schemars(range(min = 1, max = 128))]
     pub max_enis: Option<i32>,
 
     #[serde(default, skip_serializing_if = "Option::is_none")]

@@ -1,1 +1,26 @@
-fn main() {}
+//! The operator's process: arguments, logs, AWS, and then [`enipool_operator::run`].
+
+use anyhow::Context as _;
+use clap::Parser as _;
+use enipool_cloud::Options;
+use enipool_daemon::{LogOptions, Shutdown, logging};
+use enipool_operator::{Args, run};
+
+#[tokio::main]
+async fn main() -> anyhow::Result<()> {
+    let args = Args::parse();
+    let _log = logging::init(&LogOptions {
+        format: args.log_format,
+        filter: args.log_level.clone(),
+        files: Vec::new(),
+    })?;
+    let shutdown = Shutdown::new();
+    shutdown.on_signals().context("signals")?;
+    let mut config = kube::Config::infer().await.context("no way to the API server")?;
+    // Each call has a deadline of its own, and the next round tries again: hidden retries would only delay it.
+    config.default_retry = false;
+    let client = kube::Client::try_from(config).context("API server")?;
+    let aws = enipool_cloud::connect(Options::new("enipool-operator")).await?;
+    tracing::info!(version = env!("CARGO_PKG_VERSION"), region = %aws.region, "operator starts");
+    run(args, client, aws.ec2, shutdown).await
+}

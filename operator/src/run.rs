@@ -1,0 +1,115 @@
+//! Wiring: what runs on every replica, and what only on the leader.
+
+use std::sync::{Arc, Mutex};
+use std::time::Duration;
+
+use anyhow::Context as _;
+use enipool_crds::ENIPoolClassSpec;
+use enipool_daemon::{AdminServer, Readiness, Shutdown};
+use enipool_pool::Timestamp;
+use enipool_pool::budget::Budget;
+use enipool_pool::ec2::Ec2;
+use k8s_controller::LeaderElection;
+use kube::Client;
+use prometheus_client::registry::Registry;
+use tokio::net::TcpListener;
+
+use crate::args::Args;
+use crate::metrics::Metrics;
+use crate::network::SharedNetwork;
+use crate::planning::Planning;
+use crate::world::World;
+use crate::{class_status, default_class, farewell, kubernetes, leaks, network, watches};
+
+/// Longest wait for tasks to end: less than Kubernetes's own 30 s.
+const GRACE: Duration = Duration::from_secs(10);
+
+/// Runs until a signal, or until something breaks that a new start may mend (the Lease is lost, a watch ended).
+pub async fn run<E: Ec2>(args: Args, client: Client, ec2: E, shutdown: Shutdown) -> anyhow::Result<()> {
+    let class = args.default_class_file.as_deref().map(default_class::read).transpose()?;
+    let mut registry = Registry::default();
+    let metrics = Metrics::register(&mut registry);
+    let readiness = Readiness::new();
+    let reachable = readiness.gate("api server");
+    let listener = TcpListener::bind(args.admin_address)
+        .await
+        .with_context(|| format!("--admin-address {}", args.admin_address))?;
+    let admin = AdminServer::new(readiness).metrics(Arc::new(registry));
+    shutdown.spawn_vital("admin server", admin.serve(listener, shutdown.token()));
+
+    check_crds(&client).await?;
+    reachable.open();
+    let election = LeaderElection::new(client.clone(), &args.namespace, &args.lease, &args.identity);
+    let leading = lead(args, client, Arc::new(ec2), class, metrics, shutdown.clone());
+    tokio::select! {
+        () = shutdown.token().cancelled_owned() => {}
+        outcome = election.with_lease(leading) => match outcome {
+            // Calls that were under way when it was lost may still land; a new process knows nothing of them and looks.
+            None => shutdown.fail("the Lease was lost: another replica leads now"),
+            Some(Ok(())) => shutdown.request(),
+            Some(Err(error)) => shutdown.fail(format!("{error:#}")),
+        },
+    }
+    let ended = shutdown.finish(GRACE).await;
+    // Hands over at once instead of after the lease's 15 s; answers nothing of interest if we never held it.
+    if tokio::time::timeout(kubernetes::CALL_TIME_MAX, election.release()).await.is_err() {
+        tracing::warn!("the Lease was not released in time; it expires by itself");
+    }
+    ended.map_err(anyhow::Error::new)
+}
+
+/// Everything that only the leader does; dropped when the Lease is lost.
+async fn lead<E: Ec2>(
+    args: Args,
+    client: Client,
+    ec2: Arc<E>,
+    class: Option<ENIPoolClassSpec>,
+    metrics: Metrics,
+    shutdown: Shutdown,
+) -> anyhow::Result<()> {
+    tracing::info!(identity = %args.identity, "leading");
+    metrics.leads(true);
+    if let Some(class) = class {
+        default_class::apply(&client, &class).await.context("the class `default`")?;
+    }
+    let stop = shutdown.token();
+    let world = World::default();
+    let shared = SharedNetwork::default();
+    let now = u64::try_from(k8s_openapi::jiff::Timestamp::now().as_millisecond()).unwrap_or(0);
+    let budget = Arc::new(Mutex::new(Budget::published(args.ec2_share, Timestamp(now))));
+    let planning = Planning::new(client.clone(), world.clone(), shared.clone(), budget, metrics.clone());
+    tokio::select! {
+        outcome = watches::follow_all(client.clone(), world.clone(), metrics.clone()) => {
+            outcome.map_err(anyhow::Error::msg)
+        }
+        () = planning.run(stop.clone()) => Ok(()),
+        () = network::refresh(ec2.clone(), world.clone(), shared.clone(), metrics.clone(), stop.clone()) => Ok(()),
+        () = class_status::keep(client.clone(), world.clone(), shared, metrics.clone(), stop.clone()) => Ok(()),
+        () = farewell::see_off(client, ec2.clone(), world.clone(), metrics.clone(), stop.clone()) => Ok(()),
+        () = collect_leaks(ec2, args.cluster_name, world, metrics, stop) => Ok(()),
+    }
+}
+
+/// The collector ends at once when no cluster name is set; the rest goes on.
+async fn collect_leaks<E: Ec2>(
+    ec2: Arc<E>,
+    cluster: String,
+    world: World,
+    metrics: Metrics,
+    stop: tokio_util::sync::CancellationToken,
+) {
+    leaks::collect(ec2, cluster, world, metrics, stop.clone()).await;
+    stop.cancelled().await;
+}
+
+/// Without its CRDs nothing works, and the errors of the watches would not say so.
+async fn check_crds(client: &Client) -> anyhow::Result<()> {
+    let version = format!("{}/{}", enipool_crds::GROUP, enipool_crds::VERSION);
+    match kubernetes::call(client.list_api_group_resources(&version)).await {
+        Ok(list) if list.resources.iter().any(|resource| resource.name == "enipools") => Ok(()),
+        Ok(_) | Err(kubernetes::CallError::NotFound) => {
+            anyhow::bail!("the API server does not know ENIPool: apply crds/enipools.yaml and crds/enipoolclasses.yaml")
+        }
+        Err(error) => Err(anyhow::Error::new(error).context("API server")),
+    }
+}
