@@ -40,7 +40,14 @@ impl SimEc2 {
         if !reply.answered {
             return Err(Ec2Error::new(action, Ec2ErrorKind::NoAnswer));
         }
-        reply.result.map_err(|error| to_port_error(action, &error))
+        reply.result.map_err(|error| {
+            let prefixes = match &request {
+                Request::CreateNetworkInterface(create) => create.secondary.prefix_count.is_some(),
+                Request::AssignPrivateIpAddresses(assign) => assign.wanted.prefix_count.is_some(),
+                _ => false,
+            };
+            to_port_error(action, &error, prefixes)
+        })
     }
 
     /// All pages of a describe call.
@@ -76,8 +83,8 @@ fn unexpected(action: Action) -> Ec2Error {
     Ec2Error::new(action, Ec2ErrorKind::Unexpected)
 }
 
-/// EC2's codes as the pool's closed set.
-fn to_port_error(action: Action, error: &ApiError) -> Ec2Error {
+/// EC2's codes as the pool's closed set. `prefixes`: the call asked for prefixes, so that single addresses may be left.
+fn to_port_error(action: Action, error: &ApiError, prefixes: bool) -> Ec2Error {
     let message = error.message.as_str();
     let kind = match error.code.as_ref() {
         "RequestLimitExceeded" | "Throttling" | "ThrottlingException" => Ec2ErrorKind::Throttled,
@@ -91,6 +98,8 @@ fn to_port_error(action: Action, error: &ApiError) -> Ec2Error {
         "InvalidInstanceID.NotFound" => Ec2ErrorKind::InstanceNotFound,
         "InvalidAttachmentID.NotFound" => Ec2ErrorKind::AttachmentNotFound,
         "InvalidNetworkInterface.InUse" => Ec2ErrorKind::EniInUse,
+        "InvalidParameterValue" if message.contains("sufficient free") && prefixes => Ec2ErrorKind::NoContiguousPrefix,
+        "InvalidParameterValue" if message.contains("sufficient free") => Ec2ErrorKind::SubnetExhausted,
         "InvalidParameterValue" if message.contains("device index") => Ec2ErrorKind::DeviceIndexInUse,
         "InvalidParameterValue" if message.contains("currently in use") => Ec2ErrorKind::EniInUse,
         "InvalidParameterValue" if message.contains("are not assigned to interface") => {

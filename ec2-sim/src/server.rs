@@ -82,8 +82,8 @@ pub fn start_on(config: SimConfig, listener: TcpListener) -> Result<Handle, Serv
         let front = front.clone();
         async move { front.answer(request).await }
     });
-    let _stop_on_drop = stop.clone().drop_guard();
-    Ok(Handle { endpoint, shared, stop, _stop_on_drop })
+    let guard = stop.clone().drop_guard();
+    Ok(Handle { endpoint, shared, stop, _stop_on_drop: guard })
 }
 
 impl Handle {
@@ -221,12 +221,12 @@ impl Front {
     }
 
     async fn ec2(&self, form: &str, caller: Option<&str>) -> Answer {
-        let read = wire::query::Params::parse(form).and_then(|params| match caller {
-            Some(_) => wire::decode(&params),
-            None => {
-                let error = ApiError::client("MissingAuthenticationToken", "Request is missing Authentication Token");
-                Err(ApiError { status: 403, ..error })
+        let read = wire::query::Params::parse(form).and_then(|params| {
+            if caller.is_none() {
+                let message = "Request is missing Authentication Token";
+                return Err(ApiError { status: 403, ..ApiError::client("MissingAuthenticationToken", message) });
             }
+            wire::decode(&params)
         });
         let caller = caller.unwrap_or_default();
         let (reply, rendered) = self.shared.with(|model| match &read {

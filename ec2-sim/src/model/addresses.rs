@@ -3,7 +3,7 @@
 use std::collections::BTreeSet;
 use std::net::Ipv4Addr;
 
-use enipool_pool::{EniId, SubnetId};
+use enipool_pool::{EniId, Prefix, SubnetId};
 
 use super::Model;
 use super::error::ApiError;
@@ -33,6 +33,16 @@ impl Wanted {
     fn slots(&self) -> u32 {
         let explicit = u32::try_from(self.addresses.len() + self.prefixes.len()).unwrap_or(u32::MAX);
         explicit.saturating_add(self.address_count.unwrap_or(0)).saturating_add(self.prefix_count.unwrap_or(0))
+    }
+
+    /// Addresses of the subnet that this uses up, a prefix counting as sixteen.
+    fn addresses_needed(&self) -> u32 {
+        let named = self.addresses.len().saturating_add(self.prefixes.len().saturating_mul(16));
+        let prefixes = self.prefix_count.unwrap_or(0).saturating_mul(Prefix::SIZE);
+        u32::try_from(named)
+            .unwrap_or(u32::MAX)
+            .saturating_add(self.address_count.unwrap_or(0))
+            .saturating_add(prefixes)
     }
 
     /// EC2 takes addresses by name or by number, prefixes by name or by number, and not both kinds by number.
@@ -67,21 +77,26 @@ impl Model {
             return Err(address_limit());
         }
         let record = self.subnets.get_mut(subnet).ok_or_else(|| ApiError::subnet_not_found(subnet.as_str()))?;
-        // On a copy, so that a failure leaves the subnet as it was.
-        let mut trial = record.map.clone();
+        if secondary.addresses_needed().saturating_add(1) > record.map.free() {
+            return Err(ApiError::more_than_free());
+        }
         let primary = match primary {
             Some(address) => {
                 check_address(record, address)?;
-                if !trial.take(address) {
+                if !record.map.take(address) {
                     return Err(in_use(address));
                 }
                 address
             }
-            None => trial.take_any(&mut self.address_rng).ok_or_else(ApiError::insufficient_addresses)?,
+            None => record.map.take_any(&mut self.address_rng).ok_or_else(ApiError::more_than_free)?,
         };
-        let taken = take(record, &mut trial, &mut self.address_rng, secondary)?;
-        record.map = trial;
-        Ok(TakenForNew { primary, secondary: taken })
+        match take(record, &mut self.address_rng, secondary) {
+            Ok(secondary) => Ok(TakenForNew { primary, secondary }),
+            Err(error) => {
+                record.map.give_back(primary);
+                Err(error)
+            }
+        }
     }
 
     pub(super) fn assign_addresses(&mut self, assign: &Assign) -> Result<Response, ApiError> {
@@ -113,9 +128,10 @@ impl Model {
             self.take_from_others(&assign.interface, &new.addresses)?;
         }
         let record = self.subnets.get_mut(&interface.subnet).ok_or_else(ApiError::internal)?;
-        let mut trial = record.map.clone();
-        let taken = take(record, &mut trial, &mut self.address_rng, &new)?;
-        record.map = trial;
+        if has_prefixes(&new) && new.addresses_needed() > record.map.free() {
+            return Err(ApiError::more_than_free());
+        }
+        let taken = take(record, &mut self.address_rng, &new)?;
         self.change_interface(&assign.interface, |interface| {
             interface.secondary_ips.extend(&taken.addresses);
             interface.prefixes.extend(&taken.prefixes);
@@ -190,14 +206,27 @@ impl Model {
     }
 }
 
-/// Takes what is wanted from `map`, which is a copy of the subnet's.
-fn take(
-    subnet: &SubnetRecord,
-    map: &mut super::subnet::AddressMap,
+/// Takes all that is wanted from the subnet, or nothing.
+fn take(subnet: &mut SubnetRecord, rng: &mut Rng, wanted: &Wanted) -> Result<AssignedAddresses, ApiError> {
+    let mut taken = AssignedAddresses::default();
+    let result = take_into(&mut taken, subnet, rng, wanted);
+    if result.is_err() {
+        for address in taken.addresses.drain(..) {
+            subnet.map.give_back(address);
+        }
+        for prefix in taken.prefixes.drain(..) {
+            subnet.map.give_back_prefix(prefix);
+        }
+    }
+    result.map(|()| taken)
+}
+
+fn take_into(
+    taken: &mut AssignedAddresses,
+    subnet: &mut SubnetRecord,
     rng: &mut Rng,
     wanted: &Wanted,
-) -> Result<AssignedAddresses, ApiError> {
-    let mut taken = AssignedAddresses::default();
+) -> Result<(), ApiError> {
     let named: BTreeSet<_> = wanted.addresses.iter().collect();
     if named.len() < wanted.addresses.len() {
         return Err(ApiError::invalid_value("The same address is named twice."));
@@ -205,7 +234,7 @@ fn take(
     let mut moved = Vec::new();
     for address in &wanted.addresses {
         check_address(subnet, *address)?;
-        if map.take(*address) {
+        if subnet.map.take(*address) {
             taken.addresses.push(*address);
         } else {
             moved.push(address.to_string());
@@ -218,18 +247,18 @@ fn take(
         if !prefix.addresses().all(|address| subnet.map.contains(address)) {
             return Err(ApiError::invalid_value(format!("{prefix} does not fall within the subnet's address range")));
         }
-        if !map.take_prefix(*prefix) {
+        if !subnet.map.take_prefix(*prefix) {
             return Err(ApiError::insufficient_prefixes());
         }
         taken.prefixes.push(*prefix);
     }
     for _ in 0..wanted.address_count.unwrap_or(0) {
-        taken.addresses.push(map.take_any(rng).ok_or_else(ApiError::insufficient_addresses)?);
+        taken.addresses.push(subnet.map.take_any(rng).ok_or_else(ApiError::insufficient_addresses)?);
     }
     for _ in 0..wanted.prefix_count.unwrap_or(0) {
-        taken.prefixes.push(map.take_any_prefix(rng).ok_or_else(ApiError::insufficient_prefixes)?);
+        taken.prefixes.push(subnet.map.take_any_prefix(rng).ok_or_else(ApiError::insufficient_prefixes)?);
     }
-    Ok(taken)
+    Ok(())
 }
 
 fn check_address(subnet: &SubnetRecord, address: Ipv4Addr) -> Result<(), ApiError> {

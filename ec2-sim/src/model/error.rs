@@ -70,6 +70,13 @@ impl ApiError {
         )
     }
 
+    /// What EC2 says instead when a new interface, or prefixes, ask for more than is free in the whole subnet
+    /// ([cilium#31016](https://github.com/cilium/cilium/pull/31016) quotes AWS on when which of the codes comes).
+    pub fn more_than_free() -> Self {
+        Self::invalid_value("There aren't sufficient free Ipv4 addresses or prefixes")
+    }
+
+    /// Addresses may be left, but no whole /28.
     pub fn insufficient_prefixes() -> Self {
         Self::client(
             "InsufficientCidrBlocks",

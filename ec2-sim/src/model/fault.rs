@@ -22,7 +22,8 @@ pub enum FaultKind {
     AnswerLost,
     /// The request never arrives: nothing happens, and the connection ends without an answer.
     RequestLost,
-    /// `InsufficientFreeAddressesInSubnet`, whatever the subnet holds.
+    /// `InsufficientFreeAddressesInSubnet` (for CreateNetworkInterface its `InvalidParameterValue` form), whatever the subnet
+    /// holds.
     InsufficientAddresses,
     /// `InsufficientCidrBlocks`, whatever the subnet holds.
     InsufficientPrefixes,

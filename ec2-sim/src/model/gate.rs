@@ -39,6 +39,9 @@ impl Model {
             Some(FaultKind::Denied) => (Err(ApiError::unauthorized(action)), true),
             Some(FaultKind::InternalError) => (Err(ApiError::internal()), true),
             Some(FaultKind::Unavailable) => (Err(ApiError::unavailable()), true),
+            Some(FaultKind::InsufficientAddresses) if action == "CreateNetworkInterface" => {
+                (Err(ApiError::more_than_free()), true)
+            }
             Some(FaultKind::InsufficientAddresses) => (Err(ApiError::insufficient_addresses()), true),
             Some(FaultKind::InsufficientPrefixes) => (Err(ApiError::insufficient_prefixes()), true),
             Some(FaultKind::Error { status, code, message }) => {

@@ -41,8 +41,9 @@ impl Ids {
 
     /// A locally administered unicast address, as EC2's are.
     pub(super) fn mac(&mut self) -> MacAddress {
-        let [a, b, c, d, e, ..] = self.fresh().to_be_bytes();
-        MacAddress([0x06, a, b, c, d, e])
+        let mut bytes = [0x06; 6];
+        bytes[1..].copy_from_slice(&self.fresh().to_be_bytes()[..5]);
+        MacAddress(bytes)
     }
 
     pub(super) fn request_id(&mut self) -> String {

@@ -196,28 +196,25 @@ impl Model {
         }
         let record = self.instances.get(instance).ok_or_else(ApiError::internal)?;
         let card = self.check_room(record, launch.device_index, launch.network_card)?;
-        let eni: EniId = match &launch.existing {
-            Some(existing) => {
-                if self.found_interface(existing)?.attachment.is_some() {
-                    return Err(in_use(existing));
-                }
-                existing.clone()
+        let eni: EniId = if let Some(existing) = &launch.existing {
+            if self.found_interface(existing)?.attachment.is_some() {
+                return Err(in_use(existing));
             }
-            None => {
-                let create = CreateInterface {
-                    subnet: Some(subnet),
-                    primary_ip: launch.primary_ip,
-                    secondary: launch.secondary.clone(),
-                    security_groups: launch.security_groups.clone(),
-                    description: launch.description.clone(),
-                    interface_type: None,
-                    tags: run.interface_tags.clone(),
-                    client_token: None,
-                };
-                self.make_interface(&create)?.id
-            }
+            existing.clone()
+        } else {
+            let create = CreateInterface {
+                subnet: Some(subnet),
+                primary_ip: launch.primary_ip,
+                secondary: launch.secondary.clone(),
+                security_groups: launch.security_groups.clone(),
+                description: launch.description.clone(),
+                interface_type: None,
+                tags: run.interface_tags.clone(),
+                client_token: None,
+            };
+            self.make_interface(&create)?.id
         };
-        let delete = launch.delete_on_termination.unwrap_or(launch.existing.is_none());
+        let delete = launch.delete_on_termination.unwrap_or_else(|| launch.existing.is_none());
         self.plug(&eni, instance, launch.device_index, card, delete)?;
         // The interfaces of a launch are in the instance from its first moment.
         self.change_interface(&eni, |interface| {

@@ -28,6 +28,7 @@ pub struct AddressMap {
     /// Taken addresses in each aligned /28.
     block_taken: Vec<u8>,
     free: u32,
+    free_blocks: u32,
     pick: Pick,
 }
 
@@ -37,8 +38,14 @@ impl AddressMap {
     pub fn new(cidr: SubnetCidr, pick: Pick) -> Self {
         let size = 1u32 << (32 - u32::from(cidr.0.prefix_len()).min(32)).min(20);
         let blocks = size.div_ceil(BLOCK);
-        let mut map =
-            Self { cidr, taken: vec![false; size as usize], block_taken: vec![0; blocks as usize], free: size, pick };
+        let mut map = Self {
+            cidr,
+            taken: vec![false; size as usize],
+            block_taken: vec![0; blocks as usize],
+            free: size,
+            free_blocks: blocks,
+            pick,
+        };
         for offset in 0..size {
             if cidr.is_reserved(map.at(offset)) {
                 map.set(offset, true);
@@ -53,7 +60,7 @@ impl AddressMap {
 
     /// Aligned /28s that are wholly free.
     pub fn free_prefixes(&self) -> u32 {
-        u32::try_from(self.block_taken.iter().filter(|&&taken| taken == 0).count()).unwrap_or(u32::MAX)
+        self.free_blocks
     }
 
     pub fn contains(&self, address: Ipv4Addr) -> bool {
@@ -97,6 +104,9 @@ impl AddressMap {
 
     /// Takes a whole aligned /28; `None` when none is left, however many single addresses are.
     pub fn take_any_prefix(&mut self, rng: &mut Rng) -> Option<Prefix> {
+        if self.free_blocks == 0 {
+            return None;
+        }
         let blocks = self.size() / BLOCK;
         let block = search(blocks, self.pick, rng, |block| self.block_taken[block as usize] == 0)?;
         let prefix = Prefix::containing(self.at(block * BLOCK));
@@ -136,10 +146,12 @@ impl AddressMap {
         self.taken[offset as usize] = taken;
         let block = &mut self.block_taken[(offset / BLOCK) as usize];
         if taken {
+            self.free_blocks -= u32::from(*block == 0);
             *block += 1;
             self.free -= 1;
         } else {
             *block -= 1;
+            self.free_blocks += u32::from(*block == 0);
             self.free += 1;
         }
     }
@@ -243,6 +255,10 @@ mod tests {
                 prop_assert_eq!(unique.len(), all.len(), "an address has two owners");
                 prop_assert!(unique.iter().all(|a| cidr.0.contains(a) && !cidr.is_reserved(*a)));
                 prop_assert_eq!(map.free() as usize, 251 - unique.len());
+                let whole = (1..15u32).filter(|block| {
+                    unique.iter().all(|address| (address.to_bits() - 0x0a00_0000) / 16 != *block)
+                });
+                prop_assert_eq!(map.free_prefixes() as usize, whole.count());
             }
         }
     }

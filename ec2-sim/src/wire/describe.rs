@@ -1,6 +1,7 @@
 //! The XML of single resources: interfaces, instances, instance types, subnets, VPCs.
 
 use enipool_pool::Timestamp;
+use enipool_pool::ec2::InstanceState;
 
 use super::answer::{group_set, instances_set, tag_set};
 use super::xml::Xml;
@@ -27,6 +28,7 @@ pub(super) fn interface_fields(xml: &mut Xml, model: &Model, eni: &Interface) {
     common_interface_fields(xml, model, eni);
     xml.text("availabilityZone", &eni.zone);
     xml.text("availabilityZoneId", model.zone_id(&eni.zone));
+    xml.text("requesterId", format!("AROAENIPOOLSIMULATED0:{}", model.config().iam_role));
     xml.text("requesterManaged", false);
     xml.text("denyAllIgwTraffic", false);
     xml.text("ipv6Native", false);
@@ -115,6 +117,12 @@ pub(super) fn instance_item(xml: &mut Xml, model: &Model, instance: &InstanceVie
     xml.text("rootDeviceName", "/dev/xvda");
     empty(xml, "blockDeviceMapping");
     xml.text("virtualizationType", "hvm");
+    if let Some((code, message)) = state_reason(instance.state) {
+        xml.nested("stateReason", |xml| {
+            xml.text("code", code);
+            xml.text("message", message);
+        });
+    }
     xml.text("clientToken", instance.client_token.as_deref().unwrap_or_default());
     tag_set(xml, &instance.tags);
     xml.text("hypervisor", "xen");
@@ -138,8 +146,20 @@ pub(super) fn instance_item(xml: &mut Xml, model: &Model, instance: &InstanceVie
         xml.text("httpTokens", "required");
         xml.text("httpPutResponseHopLimit", 2);
         xml.text("httpEndpoint", "enabled");
+        xml.text("httpProtocolIpv6", "disabled");
         xml.text("instanceMetadataTags", "disabled");
     });
+}
+
+/// Why an instance that does not run is in its state; this simulator's callers are the only reason.
+fn state_reason(state: InstanceState) -> Option<(&'static str, &'static str)> {
+    match state {
+        InstanceState::Pending => Some(("pending", "pending")),
+        InstanceState::Running => None,
+        InstanceState::Stopping | InstanceState::Stopped | InstanceState::ShuttingDown | InstanceState::Terminated => {
+            Some(("Client.UserInitiatedShutdown", "Client.UserInitiatedShutdown: User initiated shutdown"))
+        }
+    }
 }
 
 pub(super) fn instance_types(xml: &mut Xml, types: &[TypeInfo]) {

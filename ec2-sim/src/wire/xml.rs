@@ -11,7 +11,7 @@ impl Xml {
         let mut xml = Self("<?xml version=\"1.0\" encoding=\"UTF-8\"?>\n".to_owned());
         let _ = write!(xml.0, "<{root}{attributes}>");
         content(&mut xml);
-        let _ = write!(xml.0, "</{root}>\n");
+        let _ = writeln!(xml.0, "</{root}>");
         xml.0
     }
 
