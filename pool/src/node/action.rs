@@ -144,6 +144,9 @@ pub struct Plan {
     /// Interfaces whose free addresses go to pods only if no other has one: they are to run empty. Replaces the set of
     /// the plan before.
     pub draining: Vec<EniId>,
+    /// Interfaces whose free addresses no pod may get: the primary where pods must not use it, and those that retire.
+    /// Replaces the set of the plan before.
+    pub closed: Vec<EniId>,
     /// Addresses that the node should hold.
     pub target: u32,
     /// The reckoning in one line, for people.

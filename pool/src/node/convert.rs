@@ -72,13 +72,18 @@ impl Growth<'_, '_> {
                 Addressing::Prefix => (kind == Kind::Prefix, false),
                 Addressing::Mixed => (false, false),
             };
-            let most = if singles { wanted.min(spare) } else { 0 };
+            // What no pod may use is not spared for pods.
+            let mut here = if place.for_pods { spare } else { u32::MAX };
+            let most = if singles { wanted.min(here) } else { 0 };
             let singles = place.eni.singles.free.min(most);
-            (wanted, spare) = (wanted - singles, spare - singles);
-            let most = if prefixes { wanted.div_ceil(Prefix::SIZE).min(spare / Prefix::SIZE) } else { 0 };
+            (wanted, here) = (wanted - singles, here - singles);
+            let most = if prefixes { wanted.div_ceil(Prefix::SIZE).min(here / Prefix::SIZE) } else { 0 };
             let prefixes: Vec<_> = place.empty_prefixes().take(most as usize).collect();
             let gone = count(prefixes.iter()) * Prefix::SIZE;
-            (wanted, spare) = (wanted.saturating_sub(gone), spare - gone);
+            wanted = wanted.saturating_sub(gone);
+            if place.for_pods {
+                spare = here - gone;
+            }
             if singles > 0 || gone > 0 {
                 actions.push(Action::Unassign { eni: place.eni.id.clone(), singles, prefixes });
             }

@@ -166,9 +166,9 @@ impl<'a> Picture<'a> {
             + self.coming_prefixes() * Prefix::SIZE
     }
 
-    /// Addresses that could be handed out this moment, on whatever interface.
+    /// Addresses that could be handed out this moment, on whatever interface pods may use.
     pub(super) fn free_now(&self) -> u32 {
-        self.sum(|p| if p.ready() { p.counts.free } else { 0 })
+        self.sum(|p| if p.ready() && p.for_pods { p.counts.free } else { 0 })
     }
 
     fn wanted_free(&self, place: &Place) -> u32 {

@@ -47,8 +47,11 @@ pub fn plan(snapshot: &Snapshot, memory: &mut PlannerMemory, now: Timestamp) -> 
         keep::choose(&mut picture, level, memory, now);
     }
 
-    let draining = picture.places.iter().filter(|place| !place.keep).map(|place| place.eni.id.clone()).collect();
-    let mut plan = Plan { target: need.addresses, decision: need.decision.clone(), draining, ..Plan::default() };
+    let mut plan = Plan { target: need.addresses, decision: need.decision.clone(), ..Plan::default() };
+    for place in picture.places.iter().filter(|place| !place.keep) {
+        let set = if place.for_pods { &mut plan.draining } else { &mut plan.closed };
+        set.push(place.eni.id.clone());
+    }
     if let Some((reason, addresses)) = need.refused {
         plan.holds.push(Hold { reason, purpose: Purpose::Demand, addresses, subnet: None, until: None });
     }
@@ -65,7 +68,7 @@ pub fn plan(snapshot: &Snapshot, memory: &mut PlannerMemory, now: Timestamp) -> 
         grow(&mut plan, snapshot, &mut picture, &need, memory, now);
     }
     in_flight(&mut plan, &picture, was_growing);
-    if plan.actions.is_empty() && !was_growing && shrink::satisfied(&picture, &need) {
+    if plan.actions.is_empty() && !was_growing {
         give_back(&mut plan, snapshot, &picture, &need, level, memory, now);
     }
     delete_on_termination(&mut plan, &picture, memory, now);

@@ -1,6 +1,6 @@
 //! Giving back: interfaces that ran empty, prefixes and single addresses that nobody will need soon.
 //!
-//! Called only when the need is met and nothing is on its way. Assigned and cooling addresses are never touched.
+//! Called only when nothing is on its way. While the need is not met, only what no pod may use goes. Assigned and cooling addresses are never touched.
 
 use std::time::Duration;
 
@@ -8,7 +8,6 @@ use super::action::{Action, Planned, Purpose};
 use super::memory::{Call, Level, PlannerMemory, RETURN_GAP};
 use super::need::Need;
 use super::picture::{Picture, Place, count};
-use super::snapshot::EniRole;
 use crate::address::Prefix;
 use crate::id::EniId;
 use crate::targets::Addressing;
@@ -34,7 +33,7 @@ struct Surplus {
 }
 
 /// Whether the need is met by addresses that are usable now.
-pub(super) fn satisfied(picture: &Picture, need: &Need) -> bool {
+fn satisfied(picture: &Picture, need: &Need) -> bool {
     match picture.addressing {
         Addressing::Prefix => picture.prefixes() >= need.prefixes && picture.held() + picture.free_now() >= need.demand,
         Addressing::Secondary | Addressing::Mixed => picture.supply() >= need.addresses,
@@ -56,13 +55,14 @@ pub(super) fn returns(picture: &Picture, need: &Need, level: Level, memory: &Pla
 
     let mut returns = Returns::default();
     let due = memory.last_return.map(|last| last.plus(RETURN_GAP)).filter(|due| *due > now);
+    let satisfied = satisfied(picture, need);
     // The emptiest interface first.
     for place in picture.places.iter().rev() {
-        if !place.ready() || place.is_leaving() {
+        if !place.ready() || place.is_leaving() || (place.for_pods && !satisfied) {
             continue;
         }
         let idle = !place.keep && !place.eni.primary && place.counts.held() == 0;
-        if idle && (enough || place.eni.role == EniRole::Retiring) {
+        if idle && (enough || !place.for_pods) {
             returns.release(place, due, memory, now);
             continue;
         }
@@ -86,7 +86,7 @@ pub(super) fn returns(picture: &Picture, need: &Need, level: Level, memory: &Pla
         };
         returns.unassign(&place.eni.id, goes, due, memory, now);
     }
-    if picture.addressing == Addressing::Mixed && returns.actions.is_empty() {
+    if picture.addressing == Addressing::Mixed && satisfied && returns.actions.is_empty() {
         // Prefixes go before single addresses: each gives back sixteen for one call.
         for place in picture.places.iter().rev().filter(|place| place.keep && place.ready() && !place.is_leaving()) {
             let goes = Surplus { singles: take(&mut surplus, place.eni.singles.free), prefixes: Vec::new() };

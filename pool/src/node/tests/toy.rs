@@ -57,6 +57,7 @@ pub(super) struct Toy {
     /// Actions under way: when EC2 is done, what, and the interface that a creation makes.
     pending: Vec<(Timestamp, Action)>,
     draining: Vec<EniId>,
+    closed: Vec<EniId>,
     /// EC2 mutations by name.
     pub(super) calls: BTreeMap<&'static str, u32>,
     pub(super) last: Plan,
@@ -92,6 +93,7 @@ impl Toy {
             latency: Duration::from_millis(300),
             pending: Vec::new(),
             draining: Vec::new(),
+            closed: Vec::new(),
             calls: BTreeMap::new(),
             last: Plan::default(),
             refuse: None,
@@ -154,6 +156,7 @@ impl Toy {
         let plan = plan(&self.snapshot(), &mut self.memory, self.now);
         self.check(&plan);
         self.draining.clone_from(&plan.draining);
+        self.closed.clone_from(&plan.closed);
         for planned in &plan.actions {
             self.begin(&planned.action);
         }
@@ -262,7 +265,8 @@ impl Toy {
             let addressing = self.capacity.addressing(self.policy.addressing);
             let mut best: Option<(Preference, usize, Option<usize>)> = None;
             for (at, eni) in self.enis.iter().enumerate() {
-                if eni.view.phase != EniPhase::Ready || eni.view.role == EniRole::Foreign {
+                let closed = eni.view.role == EniRole::Foreign || self.closed.contains(&eni.view.id);
+                if eni.view.phase != EniPhase::Ready || closed {
                     continue;
                 }
                 let fit = EniFit {
