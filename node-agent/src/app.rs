@@ -1,1 +1,306 @@
-//! Wiring: starts every part of the agent and stops them in order.
+//! Wiring: starts every part of the agent in the order that keeps its promises, and stops them in the reverse.
+//!
+//! 1. Who am I, what do I hold: IMDS, EC2, journal, kernel (`engine::start`).
+//! 2. The host's routes and rules, by the engine through [`Host`].
+//! 3. Pods of earlier times are adopted; the socket answers; the CNI configuration is written: the node can be Ready.
+//! 4. ENIPool and class, if there is an API server. Nothing above waits for it.
+
+use std::io;
+use std::net::SocketAddr;
+use std::sync::Arc;
+use std::time::Duration;
+
+use enipool_daemon::{AdminServer, LogFile, LogGuard, LogOptions, Readiness, Shutdown, logging};
+use enipool_pool::Timestamp;
+use enipool_pool::ec2::Ec2;
+use enipool_pool::imds::Imds;
+use enipool_pool::targets::TargetError;
+use prometheus_client::registry::Registry;
+use tokio::net::TcpListener;
+use tokio::sync::{broadcast, watch};
+use tokio_util::sync::CancellationToken;
+
+use crate::args::RunArgs;
+use crate::cni::conflist::{self, Conflist};
+use crate::cni::{Finished, Observer, Server, ServerConfig, Verbs, VerbsConfig};
+use crate::dataplane::{Dataplane, DataplaneConfig, DataplaneError, Drift};
+use crate::engine::{Clock, EngineConfig, Hands, Phase, Pool, StartError};
+use crate::host::{Host, HostSettings};
+use crate::introspection;
+use crate::metrics::pool::PoolCollector;
+use crate::metrics::{AddPhase, Metrics};
+use crate::status::intake::{Intake, Seen};
+use crate::status::writer::Writer;
+
+/// Name of the network in the CNI configuration. Attachments are known by it: it never changes.
+pub const NETWORK: &str = "enipool";
+/// Time for calls and EC2 mutations under way when the agent is told to stop: the kubelet's grace is 30 s by default.
+const GRACE: Duration = Duration::from_secs(20);
+/// Pause before the API server is looked for again at the start.
+const CLIENT_RETRY: Duration = Duration::from_secs(10);
+
+/// Why the agent ended.
+#[derive(Debug, thiserror::Error)]
+pub enum AppError {
+    #[error("cannot start the runtime")]
+    Runtime(#[source] io::Error),
+    #[error(transparent)]
+    Targets(#[from] TargetError),
+    #[error(transparent)]
+    Logs(#[from] logging::LogError),
+    #[error("cannot make the folder {path}")]
+    Folder { path: String, source: io::Error },
+    #[error("cannot listen on {address} for introspection and metrics; is another agent running?")]
+    Listen { address: SocketAddr, source: io::Error },
+    #[error("cannot listen on the CNI socket {path}")]
+    Socket { path: String, source: io::Error },
+    #[error("the kernel refuses what the dataplane needs")]
+    Dataplane(#[from] DataplaneError),
+    #[error(transparent)]
+    Start(#[from] StartError),
+    #[error("cannot listen for signals")]
+    Signals(#[source] io::Error),
+    #[error(transparent)]
+    Ended(#[from] enipool_daemon::shutdown::Failure),
+}
+
+/// Sets up logs: standard output, and hourly files with the AWS plugin's names. Keep the guard until the process ends.
+pub fn start_logs(args: &RunArgs) -> Result<LogGuard, AppError> {
+    let file = |prefix: &str, target| LogFile {
+        folder: args.log_dir.clone().into(),
+        prefix: prefix.into(),
+        keep: args.log_files.into(),
+        target,
+    };
+    let files = if args.log_dir.is_empty() {
+        Vec::new()
+    } else {
+        vec![file("ipamd.log", None), file("plugin.log", Some("plugin"))]
+    };
+    Ok(logging::init(&LogOptions { format: args.log_format, filter: args.log.clone(), files })?)
+}
+
+/// Runs the agent until it is told to stop, or until a part without which it is useless fails.
+pub async fn run<E: Ec2, I: Imds>(args: RunArgs, ec2: E, imds: I) -> Result<(), AppError> {
+    let flags = args.wishes()?;
+    let shutdown = Shutdown::new();
+    shutdown.on_signals().map_err(AppError::Signals)?;
+    let paths = &args.paths;
+    std::fs::create_dir_all(&paths.state_dir)
+        .map_err(|source| AppError::Folder { path: paths.state_dir.display().to_string(), source })?;
+
+    let readiness = Readiness::new();
+    let serving = readiness.gate("pool");
+    let mut registry = Registry::default();
+    let metrics = Metrics::register(&mut registry);
+    let listener =
+        TcpListener::bind(args.listen).await.map_err(|source| AppError::Listen { address: args.listen, source })?;
+
+    let dataplane = Dataplane::new(DataplaneConfig {
+        veth_prefix: paths.veth_prefix.clone(),
+        sysctl_root: paths.sysctl_root.clone(),
+        state_dir: paths.state_dir.clone(),
+        ..DataplaneConfig::default()
+    })
+    .await?;
+    let (host_wishes, host_wishes_seen) = watch::channel(flags.host.clone());
+    let settings = HostSettings {
+        node_ports: args.host.node_port_support,
+        external_service_cidrs: args.host.external_service_cidrs.clone(),
+    };
+    let host = Host::new(dataplane.clone(), settings, host_wishes_seen);
+
+    let clock = Clock::wall();
+    let config = EngineConfig {
+        node: args.node_name.clone(),
+        cluster: args.cluster_name.clone(),
+        journal: paths.journal(),
+        config: flags.engine.clone(),
+        seed: seed(),
+    };
+    let observer = metrics.clone();
+    let hands = Hands {
+        ec2: Arc::new(ec2),
+        imds: Arc::new(imds),
+        kernel: Arc::new(host.clone()),
+        observer: Some(Arc::new(move |action, error, took| observer.ec2_call(action, error, took))),
+    };
+    let engine = crate::engine::start(config, hands, clock, shutdown.token()).await?;
+    let pool = engine.pool;
+    registry.register_collector(Box::new(PoolCollector(pool.snapshot())));
+    let admin = AdminServer::new(readiness).metrics(Arc::new(registry));
+    let admin = introspection::serve_pages(admin, pool.snapshot());
+    shutdown.spawn_vital("introspection", admin.serve(listener, shutdown.token()));
+
+    let verbs = Arc::new(Verbs::new(
+        pool.clone(),
+        dataplane.clone(),
+        VerbsConfig { veth_prefix: paths.veth_prefix.clone(), mtu: flags.host.mtu, del_queue: paths.del_queue() },
+        Arc::new(CniMetrics(metrics.clone())),
+    ));
+    let server = Server::bind(ServerConfig { socket: paths.socket.clone(), allowed_uid: 0 })
+        .map_err(|source| AppError::Socket { path: paths.socket.display().to_string(), source })?;
+    let conflist = Conflist {
+        network: NETWORK.into(),
+        socket: paths.socket.clone(),
+        del_queue: paths.del_queue(),
+        add_timeout: args.add_timeout,
+        portmap: args.portmap,
+        bandwidth: args.bandwidth,
+    };
+    let path = paths.conflist();
+    let start_serving = {
+        let (pool, host, verbs, token) = (pool.clone(), host.clone(), Arc::clone(&verbs), shutdown.token());
+        async move {
+            if !wait_until_serving(&pool, &token).await {
+                return Ok(());
+            }
+            match host.adopt(&pool).await {
+                Ok(0) => {}
+                Ok(pods) => tracing::info!(pods, "pods of earlier times run on"),
+                Err(error) => tracing::error!(%error, "pods of earlier times keep the routes they have"),
+            }
+            if conflist::install(&path, &conflist)? {
+                tracing::info!(path = %path.display(), "CNI configuration written: the node can serve pods");
+            }
+            serving.open();
+            server.serve(verbs, token).await;
+            Ok::<_, io::Error>(())
+        }
+    };
+    shutdown.spawn_vital("CNI server", start_serving);
+    shutdown.spawn(host.follow_wishes(shutdown.token()));
+    shutdown.spawn(follow_mtu(verbs, host_wishes.subscribe(), shutdown.token()));
+    shutdown.spawn(count_drift(dataplane.drift(), metrics.clone(), shutdown.token()));
+    if args.standalone {
+        tracing::info!("standalone: no ENIPool is read or written");
+    } else {
+        let (seen, seen_by_writer) = watch::channel(Seen::default());
+        let link = ApiLink { node: args.node_name.clone(), flags, pool: pool.clone(), host: host_wishes, metrics };
+        shutdown.spawn(link.run(seen, seen_by_writer, shutdown.token()));
+    }
+
+    shutdown.token().cancelled().await;
+    tracing::info!("stopping");
+    let outcome = shutdown.finish(GRACE).await;
+    if tokio::time::timeout(GRACE, engine.task).await.is_err() {
+        tracing::warn!("EC2 calls are still under way; the next start finds out how they ended");
+    }
+    Ok(outcome?)
+}
+
+/// Whether the pool came to serve, before the agent was told to stop.
+async fn wait_until_serving(pool: &Pool, shutdown: &CancellationToken) -> bool {
+    let mut snapshots = pool.snapshot();
+    let serving = snapshots.wait_for(|snapshot| snapshot.phase == Phase::Serving);
+    tokio::select! {
+        () = shutdown.cancelled() => false,
+        outcome = serving => outcome.is_ok(),
+    }
+}
+
+/// New pods get the MTU that the class asks for.
+async fn follow_mtu(
+    verbs: Arc<Verbs<Pool, Dataplane>>,
+    mut wishes: watch::Receiver<crate::status::wishes::HostWishes>,
+    shutdown: CancellationToken,
+) {
+    loop {
+        verbs.set_mtu(wishes.borrow_and_update().mtu);
+        tokio::select! {
+            () = shutdown.cancelled() => return,
+            changed = wishes.changed() => if changed.is_err() { return },
+        }
+    }
+}
+
+async fn count_drift(mut drift: broadcast::Receiver<Drift>, metrics: Metrics, shutdown: CancellationToken) {
+    loop {
+        let seen = tokio::select! {
+            () = shutdown.cancelled() => return,
+            seen = drift.recv() => seen,
+        };
+        match seen {
+            Ok(Drift { kind, detail, repaired }) => {
+                tracing::warn!(kind = kind.as_str(), detail, repaired, "somebody else changed what is ours");
+                metrics.drift_repaired(kind.as_str());
+            }
+            Err(broadcast::error::RecvError::Lagged(missed)) => tracing::warn!(missed, "reports of drift were lost"),
+            Err(broadcast::error::RecvError::Closed) => return,
+        }
+    }
+}
+
+/// The way to the API server: looked for until it is found, while everything else runs.
+struct ApiLink {
+    node: String,
+    flags: crate::status::wishes::Wishes,
+    pool: Pool,
+    host: watch::Sender<crate::status::wishes::HostWishes>,
+    metrics: Metrics,
+}
+
+impl ApiLink {
+    async fn run(self, seen: watch::Sender<Seen>, seen_by_writer: watch::Receiver<Seen>, shutdown: CancellationToken) {
+        let client = loop {
+            match kube::Client::try_default().await {
+                Ok(client) => break client,
+                Err(error) => tracing::warn!(%error, "no way to the API server; the agent goes on by its flags"),
+            }
+            tokio::select! {
+                () = shutdown.cancelled() => return,
+                () = tokio::time::sleep(CLIENT_RETRY) => {}
+            }
+        };
+        let writer = Writer {
+            client: client.clone(),
+            node: self.node.clone(),
+            snapshots: self.pool.snapshot(),
+            seen: seen_by_writer,
+            metrics: self.metrics,
+        };
+        let intake = Intake {
+            client,
+            node: self.node,
+            flags: self.flags,
+            pool: self.pool,
+            host: self.host,
+            seen,
+            // A third of the limit at most: spreads a cluster's nodes over some seconds.
+            jitter: Duration::from_millis(seed() % 5_000),
+            clock: now,
+        };
+        tokio::join!(intake.run(shutdown.clone()), writer.run(shutdown));
+    }
+}
+
+fn now() -> Timestamp {
+    Clock::wall().now()
+}
+
+/// Different on every node and at every start: hashed from what the standard library draws from the kernel.
+fn seed() -> u64 {
+    use std::hash::{BuildHasher, RandomState};
+    RandomState::new().hash_one(std::process::id())
+}
+
+/// CNI calls as metrics.
+struct CniMetrics(Metrics);
+
+impl Observer for CniMetrics {
+    fn finished(&self, call: &Finished) {
+        match call.verb {
+            enipool_cni::Verb::Add => {
+                self.0.add_finished(call.outcome, call.total);
+                self.0.add_phase(AddPhase::Wait, call.phases.wait);
+                self.0.add_phase(AddPhase::Ledger, call.phases.ledger);
+                self.0.add_phase(AddPhase::Netlink, call.phases.netlink);
+                if call.phases.ledger > Duration::ZERO {
+                    self.0.time_to_address(call.phases.wait + call.phases.ledger);
+                }
+            }
+            enipool_cni::Verb::Del => self.0.del_finished(call.outcome, call.total),
+            _ => {}
+        }
+    }
+}

@@ -5,10 +5,13 @@
 
 pub mod app;
 pub mod args;
+pub mod cleanup;
 pub mod cni;
 pub mod dataplane;
 pub mod doctor;
 pub mod engine;
+pub mod host;
+pub mod install;
 pub mod introspection;
 pub mod metrics;
 pub mod status;

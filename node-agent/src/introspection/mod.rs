@@ -1,1 +1,22 @@
-//! HTTP on port 61678: /v1/* for people on the node, /metrics for Prometheus.
+//! HTTP on port 61678: `/v1/*` for people and scripts on the node itself, `/metrics` for Prometheus. Reads the engine's
+//! snapshot and changes nothing.
+
+pub mod pages;
+
+use std::sync::Arc;
+
+use enipool_daemon::{Access, AdminServer, Answer};
+use tokio::sync::watch;
+
+use crate::engine::PoolSnapshot;
+
+/// Adds the pages to the admin server. Only callers on the node see them: they name pods.
+#[must_use]
+pub fn serve_pages(server: AdminServer, snapshots: watch::Receiver<Arc<PoolSnapshot>>) -> AdminServer {
+    server.page("/v1", Access::Loopback, move |request| {
+        let snapshot = snapshots.borrow().clone();
+        let path = request.path.trim_end_matches('/');
+        let path = if path == "/v1" { "/" } else { path };
+        pages::page(path, &snapshot).map(|page| Answer::json(page.to_string()))
+    })
+}

@@ -1,1 +1,0 @@
-//! Between the engine and the API server: reads ENIPool and class, writes the status.
