@@ -13,3 +13,5 @@ pub use types::{FleetEni, FleetMemory, FleetPlan, Given, NodeAllocation, NodeVie
 
 #[cfg(test)]
 mod tests;
+#[cfg(test)]
+mod together;

@@ -31,4 +31,4 @@ pub use snapshot::{
 };
 
 #[cfg(test)]
-mod tests;
+pub(crate) mod tests;

@@ -299,14 +299,12 @@ impl Draft<'_> {
     /// Takes what the raise costs from the budget, as far as it goes. Answers when the rest may be tried.
     fn take_turn(&mut self, budget: &mut Budget, now: Timestamp) -> Option<Timestamp> {
         let enis = self.enis_for(self.has().min(self.wish.addresses));
-        if self.granted == 0 {
+        if self.wish.addresses < self.given.addresses {
             // Giving back is not urgent: it takes no turn.
             self.enis = enis.min(self.given.enis);
             return None;
         }
-        let not_for_pods = self.node.enis.iter().filter(|eni| eni.retiring).count();
-        let not_for_pods =
-            u32::try_from(not_for_pods).unwrap_or(u32::MAX) + u32::from(!self.node.policy.use_primary_eni);
+        let not_for_pods = retiring(self.node) + u32::from(!self.node.policy.use_primary_eni);
         let room = self.given.enis.saturating_sub(not_for_pods) * self.per_eni();
         let in_slots = self.granted.min(room.saturating_sub(self.given.addresses));
         let mut allowed = 0;
@@ -320,15 +318,15 @@ impl Draft<'_> {
                 }
             }
         }
-        self.enis = self.given.enis;
-        while self.enis < enis && allowed < self.granted {
+        self.enis = self.given.enis.min(enis);
+        while self.enis < enis {
             if let Err((action, at)) = take_both(budget, now) {
                 self.waits_for = Some(action);
                 retry = earlier(retry, Some(at));
                 break;
             }
-            self.enis += 1;
             allowed += self.per_eni().min(self.granted - allowed);
+            self.enis += 1;
         }
         // More slots than we know of may be free: no interface is missing then.
         if self.enis >= enis && self.waits_for.is_none() {

@@ -158,6 +158,13 @@ impl PlannerMemory {
         }
     }
 
+    /// The agent's own fuse holds `action` back until then.
+    pub fn held_back(&mut self, action: &Action, until: Timestamp) {
+        let reason = HoldReason::Throttled;
+        let refusal = self.calls.entry(Call::of(action)).or_insert_with(|| Refusal::new(reason));
+        refusal.block = Block { reason, until: refusal.block.until.max(until) };
+    }
+
     fn refused_by_subnet(&mut self, subnet: &SubnetId, supply: Supply, error: &Ec2ErrorKind, now: Timestamp) {
         let (kind, asked) = Kind::of(supply);
         let seed = self.seed;
@@ -408,6 +415,14 @@ mod tests {
         assert_eq!(memory.blocked(Call::Attach, at(0)), None, "each action has its own bucket at EC2");
         memory.succeeded(&assign(1), Some(&subnet()));
         assert_eq!(memory.blocked(Call::Assign, at(0)), None);
+    }
+
+    #[test]
+    fn what_the_fuse_holds_back_is_not_planned_until_then() {
+        let mut memory = PlannerMemory::default();
+        memory.held_back(&assign(1), at(30));
+        assert_eq!(memory.blocked(Call::Assign, at(29)), Some(Block { reason: HoldReason::Throttled, until: at(30) }));
+        assert_eq!(memory.blocked(Call::Assign, at(30)), None);
     }
 
     #[test]

@@ -2,5 +2,5 @@
 
 mod fill;
 mod properties;
-mod toy;
+pub(crate) mod toy;
 mod traps;

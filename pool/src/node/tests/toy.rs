@@ -13,7 +13,7 @@ use crate::id::{EniId, InstanceType, SubnetId};
 use crate::targets::{Addressing, Policy, Targets};
 use crate::time::Timestamp;
 
-pub(super) const COOLDOWN: Duration = Duration::from_secs(30);
+pub(crate) const COOLDOWN: Duration = Duration::from_secs(30);
 
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 enum State {
@@ -25,32 +25,32 @@ enum State {
 }
 
 #[derive(Debug, Clone)]
-pub(super) struct Eni {
-    pub(super) view: EniView,
+pub(crate) struct Eni {
+    pub(crate) view: EniView,
     singles: Vec<State>,
     prefixes: Vec<(Prefix, [State; 16])>,
 }
 
 /// What EC2 has left in a subnet.
 #[derive(Debug, Clone, Copy)]
-pub(super) struct Room {
-    pub(super) addresses: u32,
-    pub(super) prefixes: u32,
+pub(crate) struct Room {
+    pub(crate) addresses: u32,
+    pub(crate) prefixes: u32,
 }
 
 #[derive(Debug, Clone)]
-pub(super) struct Toy {
-    pub(super) now: Timestamp,
-    pub(super) capacity: Capacity,
-    pub(super) policy: Policy,
-    pub(super) max_pods: Option<u32>,
-    pub(super) ceiling: Option<u32>,
-    pub(super) allocation: Option<AllocationView>,
-    pub(super) enis: Vec<Eni>,
-    pub(super) rooms: BTreeMap<SubnetId, Room>,
-    pub(super) memory: PlannerMemory,
+pub(crate) struct Toy {
+    pub(crate) now: Timestamp,
+    pub(crate) capacity: Capacity,
+    pub(crate) policy: Policy,
+    pub(crate) max_pods: Option<u32>,
+    pub(crate) ceiling: Option<u32>,
+    pub(crate) allocation: Option<AllocationView>,
+    pub(crate) enis: Vec<Eni>,
+    pub(crate) rooms: BTreeMap<SubnetId, Room>,
+    pub(crate) memory: PlannerMemory,
     /// Pods without an address, in the order of their arrival.
-    pub(super) waiting: Vec<u32>,
+    pub(crate) waiting: Vec<u32>,
     next_pod: u32,
     next_id: u32,
     latency: Duration,
@@ -59,23 +59,23 @@ pub(super) struct Toy {
     draining: Vec<EniId>,
     closed: Vec<EniId>,
     /// EC2 mutations by name.
-    pub(super) calls: BTreeMap<&'static str, u32>,
-    pub(super) last: Plan,
+    pub(crate) calls: BTreeMap<&'static str, u32>,
+    pub(crate) last: Plan,
     /// Answers every call with this error while it is set.
-    pub(super) refuse: Option<Ec2ErrorKind>,
+    pub(crate) refuse: Option<Ec2ErrorKind>,
 }
 
-pub(super) fn subnet(n: u32) -> SubnetId {
+pub(crate) fn subnet(n: u32) -> SubnetId {
     format!("subnet-{n}").parse().unwrap()
 }
 
-pub(super) fn policy(targets: Targets) -> Policy {
+pub(crate) fn policy(targets: Targets) -> Policy {
     Policy { targets, ..Policy::default() }
 }
 
 impl Toy {
     /// A fresh instance with its primary interface and an endless subnet.
-    pub(super) fn new(instance_type: &str, policy: Policy) -> Self {
+    pub(crate) fn new(instance_type: &str, policy: Policy) -> Self {
         let limits = bundled(&InstanceType::new(instance_type)).unwrap();
         let mut toy = Self {
             now: Timestamp(1_700_000_000_000),
@@ -124,13 +124,13 @@ impl Toy {
     }
 
     /// An interface that somebody else attached.
-    pub(super) fn attach_foreign(&mut self, index: u32) {
+    pub(crate) fn attach_foreign(&mut self, index: u32) {
         let mut eni = self.eni(&subnet(1), index, EniPhase::Ready);
         eni.view.role = EniRole::Foreign;
         self.enis.push(eni);
     }
 
-    pub(super) fn snapshot(&self) -> Snapshot {
+    pub(crate) fn snapshot(&self) -> Snapshot {
         let creating = |action: &Action| match action {
             Action::Create { subnet, device_index, supply } => {
                 Some(Creating { subnet: subnet.clone(), device_index: *device_index, supply: *supply })
@@ -151,7 +151,7 @@ impl Toy {
     }
 
     /// Plans once and starts what the plan asks for.
-    pub(super) fn step(&mut self) -> &Plan {
+    pub(crate) fn step(&mut self) -> &Plan {
         self.serve();
         let plan = plan(&self.snapshot(), &mut self.memory, self.now);
         self.check(&plan);
@@ -170,7 +170,7 @@ impl Toy {
     }
 
     /// Lets time pass, planning whenever something is done or the planner asked to be woken.
-    pub(super) fn run(&mut self, time: Duration) {
+    pub(crate) fn run(&mut self, time: Duration) {
         let end = self.now.plus(time);
         for _ in 0..100_000 {
             self.step();
@@ -190,12 +190,12 @@ impl Toy {
     }
 
     /// Runs until nothing is under way and nothing will happen by itself.
-    pub(super) fn settle(&mut self) {
+    pub(crate) fn settle(&mut self) {
         self.run(Duration::from_mins(10));
         assert!(self.last.actions.is_empty(), "not at rest after ten minutes: {:?}", self.last);
     }
 
-    pub(super) fn pods(&mut self, count: u32) {
+    pub(crate) fn pods(&mut self, count: u32) {
         for _ in 0..count {
             self.waiting.push(self.next_pod);
             self.next_pod += 1;
@@ -204,7 +204,7 @@ impl Toy {
     }
 
     /// Ends `count` pods, the `nth` first, so that callers can choose which.
-    pub(super) fn end(&mut self, nth: u32, count: u32) {
+    pub(crate) fn end(&mut self, nth: u32, count: u32) {
         for _ in 0..count {
             let live: Vec<u32> =
                 self.states().filter_map(|s| if let State::Assigned(pod) = s { Some(pod) } else { None }).collect();
@@ -224,29 +224,29 @@ impl Toy {
         }
     }
 
-    pub(super) fn counts(&self) -> Counts {
+    pub(crate) fn counts(&self) -> Counts {
         self.enis.iter().map(|eni| eni.view().addresses()).fold(Counts::default(), Counts::plus)
     }
 
-    pub(super) fn total_calls(&self) -> u32 {
+    pub(crate) fn total_calls(&self) -> u32 {
         self.calls.values().sum()
     }
 
     /// Interfaces of the pool that are attached.
-    pub(super) fn attached(&self) -> usize {
+    pub(crate) fn attached(&self) -> usize {
         self.enis.iter().filter(|eni| eni.view.role != EniRole::Foreign).count()
     }
 
     /// Addresses on each interface, the primary first.
-    pub(super) fn per_eni(&self) -> Vec<u32> {
+    pub(crate) fn per_eni(&self) -> Vec<u32> {
         self.enis.iter().map(|eni| eni.view().addresses().total()).collect()
     }
 
-    pub(super) fn prefixes(&self) -> usize {
+    pub(crate) fn prefixes(&self) -> usize {
         self.enis.iter().map(|eni| eni.prefixes.len()).sum()
     }
 
-    pub(super) fn singles(&self) -> usize {
+    pub(crate) fn singles(&self) -> usize {
         self.enis.iter().map(|eni| eni.singles.len()).sum()
     }
 
@@ -474,7 +474,7 @@ impl Eni {
         self.singles.iter_mut().chain(self.prefixes.iter_mut().flat_map(|(_, states)| states))
     }
 
-    pub(super) fn view(&self) -> EniView {
+    pub(crate) fn view(&self) -> EniView {
         let leaving = self.singles.iter().filter(|state| **state == State::Leaving).count();
         EniView {
             singles: tally(&self.singles),
