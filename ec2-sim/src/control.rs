@@ -175,7 +175,7 @@ fn on_model(model: &mut Model, method: &Method, path: &str, query: &str, body: &
         ("POST", ["instances"]) => run_instance(model, read(body)?),
         ("DELETE", ["instances", id]) => {
             let id = id.parse().map_err(|_| ControlError::Missing(format!("instance {id}")))?;
-            model.call(CALLER, &Request::TerminateInstances(vec![id])).result?;
+            model.act(&Request::TerminateInstances(vec![id]))?;
             Ok(json!({}))
         }
         ("POST", ["subnets", id, "occupy"]) => {
@@ -186,9 +186,6 @@ fn on_model(model: &mut Model, method: &Method, path: &str, query: &str, body: &
         _ => Err(ControlError::NotFound),
     }
 }
-
-/// The name of the control API in the ledger of calls.
-const CALLER: &str = "control";
 
 fn subnet_id(text: &str) -> Result<SubnetId, ControlError> {
     text.parse().map_err(|_| ControlError::Missing(format!("subnet {text}")))
@@ -234,7 +231,7 @@ fn run_instance(model: &mut Model, new: NewInstance) -> Result<Value, ControlErr
         instance_tags: tags,
         ..RunInstances::one(new.instance_type, subnet)
     };
-    match model.call(CALLER, &Request::RunInstances(run)).result? {
+    match model.act(&Request::RunInstances(run))? {
         Response::Reservation(instances) => Ok(json!({ "instance": instances.first() })),
         other => Err(ControlError::Bad(format!("unexpected answer {other:?}"))),
     }

@@ -24,7 +24,8 @@ use crate::{control, imds, wire};
 const MAX_BODY: usize = 1 << 20;
 /// Connections served at once on one listener; more wait.
 const MAX_CONNECTIONS: usize = 4096;
-const HEADER_TIMEOUT: Duration = Duration::from_secs(30);
+/// Also ends connections that lie idle for so long.
+const HEADER_TIMEOUT: Duration = Duration::from_mins(2);
 
 /// Why the server did not start.
 #[derive(Debug, thiserror::Error)]

@@ -525,6 +525,8 @@ fn a_stuck_attach_can_be_detached_by_force() {
     assert!(world.seen(&eni.id).unwrap().attachment.is_none());
     world.0.end_fault(fault);
     assert!(world.seen(&eni.id).unwrap().attachment.is_none(), "the late attach finds its attachment gone");
+    let plugged = |event: &Event| matches!(event, Event::EniAttached { .. } | Event::EniDetached { .. });
+    assert!(!world.0.take_events().iter().any(plugged), "it was never in the instance");
 }
 
 #[test]
@@ -536,6 +538,19 @@ fn calls_are_throttled_per_action_and_the_ledger_knows() {
     let count = world.0.calls().counts()["CreateNetworkInterface"].clone();
     assert_eq!((count.calls, count.succeeded, count.errors["RequestLimitExceeded"]), (120, 100, 20));
     assert!(world.after(SECOND).create(Wanted::default()).is_ok());
+}
+
+#[test]
+fn what_others_do_uses_up_no_limit_and_meets_no_fault() {
+    let config = SimConfig { throttle: ec2_sim::model::throttle::ThrottleConfig::default(), ..SimConfig::instant() };
+    let mut model = Model::new(config).unwrap();
+    model.inject(FaultRule { action: None, ..FaultRule::always(FaultKind::Denied, "") });
+    let subnet = model.subnets().next().unwrap().info.id.clone();
+    for _ in 0..20 {
+        let run = RunInstances::one(InstanceType::new("m5.large"), subnet.clone());
+        model.act(&Request::RunInstances(run)).unwrap();
+    }
+    assert_eq!((model.instances().count(), model.calls().last_seq()), (20, 0));
 }
 
 #[test]

@@ -95,6 +95,7 @@ impl Model {
             status: AttachStatus::Attaching,
             attach_time: self.now,
             delete_on_termination,
+            plugged: false,
         };
         self.change_interface(eni, |interface| interface.attachment = Some(attachment));
         self.attachments.insert(id.clone(), eni.clone());

@@ -220,6 +220,7 @@ impl Model {
         self.change_interface(&eni, |interface| {
             if let Some(attachment) = interface.attachment.as_mut() {
                 attachment.status = AttachStatus::Attached;
+                attachment.plugged = true;
             }
         });
         self.publish_metadata(&eni, true);

@@ -128,6 +128,7 @@ impl Model {
         let now_attached = self.change_interface(eni, |interface| match interface.attachment.as_mut() {
             Some(current) if current.id == *attachment && current.status == AttachStatus::Attaching => {
                 current.status = AttachStatus::Attached;
+                current.plugged = true;
                 Some((interface.mac, current.clone()))
             }
             _ => None,
@@ -159,12 +160,14 @@ impl Model {
         if let Some(instance) = self.instances.get_mut(&gone.instance) {
             instance.interfaces.retain(|id| id != eni);
         }
-        self.retract_metadata(eni, &gone.instance);
-        self.events.push(Event::EniDetached {
-            eni: eni.clone(),
-            instance: gone.instance,
-            mac,
-            device_index: gone.device_index,
-        });
+        if gone.plugged {
+            self.retract_metadata(eni, &gone.instance);
+            self.events.push(Event::EniDetached {
+                eni: eni.clone(),
+                instance: gone.instance,
+                mac,
+                device_index: gone.device_index,
+            });
+        }
     }
 }

@@ -10,7 +10,7 @@ use ipnet::Ipv4Net;
 
 use super::Model;
 use super::replicated::Replicated;
-use super::resource::{AttachStatus, Interface};
+use super::resource::Interface;
 
 /// One interface under `network/interfaces/macs/`.
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -89,7 +89,7 @@ impl Model {
     pub(super) fn publish_metadata(&mut self, eni: &EniId, at_launch: bool) {
         let Some(interface) = self.enis.get(eni).and_then(Replicated::current).cloned() else { return };
         let Some(attachment) = interface.attachment.as_ref() else { return };
-        let shown = (attachment.status != AttachStatus::Attaching).then(|| self.metadata_of(&interface)).flatten();
+        let shown = attachment.plugged.then(|| self.metadata_of(&interface)).flatten();
         let timing = &self.config.timing;
         let known = self.instances.get(&attachment.instance).and_then(|i| i.metadata.get(eni));
         let is_known = known.and_then(Replicated::current).is_some();

@@ -86,6 +86,9 @@ pub struct InterfaceAttachment {
     pub status: AttachStatus,
     pub attach_time: Timestamp,
     pub delete_on_termination: bool,
+    /// The interface is in the instance: from the moment the attach comes through until the detach does. EC2 tells this
+    /// nobody; `status` is what it says.
+    pub plugged: bool,
 }
 
 /// A network interface.

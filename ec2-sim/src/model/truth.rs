@@ -7,7 +7,6 @@ use enipool_pool::{EniId, InstanceId, InstanceType, MacAddress, Prefix, SubnetId
 use serde::Serialize;
 
 use super::Model;
-use super::resource::AttachStatus;
 
 #[derive(Debug, Clone, PartialEq, Eq, Serialize)]
 pub struct Truth {
@@ -39,7 +38,7 @@ pub struct TruthEni {
 pub struct TruthAttachment {
     pub instance: InstanceId,
     pub device_index: u32,
-    /// The interface is in the instance: not while the attach is under way, still while the detach is.
+    /// The interface is in the instance: not yet while the attach is under way, still while the detach is.
     pub effective: bool,
 }
 
@@ -70,7 +69,7 @@ impl Model {
                     attachment: eni.attachment.as_ref().map(|attachment| TruthAttachment {
                         instance: attachment.instance.clone(),
                         device_index: attachment.device_index,
-                        effective: attachment.status != AttachStatus::Attaching,
+                        effective: attachment.plugged,
                     }),
                 })
                 .collect(),
