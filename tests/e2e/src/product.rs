@@ -4,6 +4,8 @@
 use std::{net::Ipv4Addr, path::PathBuf, time::Duration};
 
 use anyhow::{Context, Result};
+use ec2_sim::model::metadata::access_key;
+use enipool_pool::InstanceId;
 use serde_json::{Value, json};
 use tokio::process::Command;
 
@@ -109,12 +111,12 @@ pub fn enis(cluster: &Cluster, node: &str) -> Result<Vec<Eni>> {
 }
 
 /// An instance's ENIs as EC2 sees them, by device index.
-pub fn enis_of_instance(cluster: &Cluster, instance: &str) -> Vec<Eni> {
+pub fn enis_of_instance(cluster: &Cluster, instance: &InstanceId) -> Vec<Eni> {
     let mut enis: Vec<Eni> = truth(cluster)
         .enis
         .into_iter()
         .filter_map(|eni| {
-            let attachment = eni.attachment.filter(|attachment| attachment.instance.to_string() == instance)?;
+            let attachment = eni.attachment.filter(|attachment| attachment.instance == *instance)?;
             Some(Eni {
                 id: eni.id.to_string(),
                 device_index: attachment.device_index,
@@ -144,12 +146,28 @@ pub fn exist(cluster: &Cluster, enis: &[Eni]) -> Vec<String> {
     ids.filter(|id| enis.iter().any(|eni| eni.id == *id)).collect()
 }
 
-/// How often anybody changed something in EC2 so far.
-pub fn mutations(cluster: &Cluster) -> u64 {
-    cluster.fabric().sim().model().with(|model| {
-        let counts = model.calls().counts();
-        counts.iter().filter(|(action, _)| !action.starts_with("Describe")).map(|(_, count)| count.calls).sum()
-    })
+/// The number of EC2's latest call, for [`calls_since`].
+pub fn latest_call(cluster: &Cluster) -> u64 {
+    cluster.fabric().sim().model().with(|model| model.calls().last_seq())
+}
+
+/// What was asked of EC2 after a call with this number, with the credentials of a node's instance: its agent's calls, and
+/// the operator's where that runs on the same node.
+pub fn calls_since(cluster: &Cluster, node: &str, seq: u64) -> Result<Vec<&'static str>> {
+    let caller = access_key(&cluster.node(node)?.site().instance_id);
+    Ok(cluster
+        .fabric()
+        .sim()
+        .model()
+        .with(|model| model.calls().since(seq).filter(|call| call.caller == caller).map(|call| call.action).collect()))
+}
+
+/// The node that the operator leads from.
+pub async fn operators_node(cluster: &Cluster) -> Result<String> {
+    let selector = "app.kubernetes.io/component=operator";
+    let pods = cluster.kubectl().json(&["-n", NAMESPACE, "get", "pods", "--selector", selector]).await?;
+    let node = pods["items"][0]["spec"]["nodeName"].as_str();
+    node.map(str::to_owned).context("the operator runs on no node")
 }
 
 /// What is so in EC2, whatever its describe calls show yet.

@@ -224,7 +224,7 @@ fn site_of(node: &crate::fabric::Node) -> NodeSite {
         name: node.name.clone(),
         netns: node.netns.path().to_owned(),
         address: node.primary_ip,
-        instance_id: node.instance_id.to_string(),
+        instance_id: node.instance_id.clone(),
         instance_type: node.instance_type.to_string(),
         zone: node.zone.to_string(),
         max_pods: max_pods(&node.instance_type),

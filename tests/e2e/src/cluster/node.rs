@@ -10,6 +10,7 @@ use std::{
 };
 
 use anyhow::{Context, Result};
+use enipool_pool::InstanceId;
 use tokio::process::{ChildStdin, Command};
 
 use super::{
@@ -29,7 +30,7 @@ pub struct NodeSite {
     pub name: String,
     pub netns: PathBuf,
     pub address: Ipv4Addr,
-    pub instance_id: String,
+    pub instance_id: InstanceId,
     pub instance_type: String,
     pub zone: String,
     /// What EKS would give the kubelet for this instance type.
