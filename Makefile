@@ -11,6 +11,8 @@ OUT := $(or $(CARGO_TARGET_DIR),target)/$(TARGET)
 # the same way each time, and the SDK (minutes and gigabytes of rustc) is compiled once.
 FLAGS := --release --target $(TARGET) --workspace
 NEEDS := tests/e2e/tools/require.sh
+# Where tests/e2e/tools/install.sh puts the programs of the cluster.
+BIN := $(or $(ENIPOOL_CACHE),$(or $(XDG_CACHE_HOME),$(HOME)/.cache)/enipool)/bin
 
 ##@ First
 .PHONY: help
@@ -45,8 +47,12 @@ build: ## Build all binaries; the plugin once more in its own small profile
 images: build ## Build the container images (OCI archives for `ctr images import`) without a Docker engine: target/images
 	@$(OUT)/release/images target/images
 .PHONY: generate
-generate: ## Write the generated files (CRDs) anew
+generate: ## Write the generated files anew: CRDs, and the manifest of the chart
 	cargo run -q -p enipool-crds --bin crdgen
+	$(MAKE) manifest
+.PHONY: manifest
+manifest: ## Write deploy/enipool.yaml anew: the chart as one manifest (needs `make tools`)
+	@PATH=$(BIN):$$PATH deploy/helm/manifest.sh
 .PHONY: clean
 clean: ## Remove what was built here; the cache of tools stays
 	cargo clean
@@ -65,6 +71,9 @@ check-boundaries: ## Fail when a crate depends on what it must not (DESIGN: the 
 .PHONY: verify-generated
 verify-generated: ## Fail when the CRDs are not what the Rust types say
 	@cargo run -q -p enipool-crds --bin crdgen -- --check
+.PHONY: helm-lint
+helm-lint: ## Check the chart: what values make of it, what it refuses, its rendering (needs `make tools`)
+	@PATH=$(BIN):$$PATH deploy/helm/check.sh
 .PHONY: deny
 deny: ## Licences and sources of all dependencies (needs cargo-deny)
 	cargo deny check licenses bans sources

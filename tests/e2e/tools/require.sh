@@ -23,6 +23,7 @@ need ethtool ethtool
 need nsenter util-linux
 need mount mount
 need curl curl
+[ -f /etc/ssl/certs/ca-certificates.crt ] || packages+=(ca-certificates)
 python3 -c 'import ensurepip' 2>/dev/null || packages+=(python3-venv)
 # The dynamic busybox would not run in an image that holds nothing else.
 { command -v busybox >/dev/null && ! ldd "$(command -v busybox)" >/dev/null 2>&1; } || packages+=(busybox-static)

@@ -20,6 +20,8 @@ pub const BUSYBOX: &str = "enipool.dev/busybox:1";
 pub const OPERATOR: &str = "enipool.dev/operator";
 /// The agent's repository; its tag is the version of this workspace.
 pub const AGENT: &str = "enipool.dev/agent";
+/// The authorities that certificates of the real EC2 are checked against: an image from scratch has none.
+const AUTHORITIES: &str = "/etc/ssl/certs/ca-certificates.crt";
 /// The tag of our own images.
 pub const TAG: &str = env!("CARGO_PKG_VERSION");
 
@@ -93,6 +95,7 @@ fn pause(binaries: &Binaries) -> Result<Image> {
 fn operator(binaries: &Binaries) -> Result<Image> {
     Image::new(format!("{OPERATOR}:{TAG}"))
         .program("/enipool-operator", &binaries.get("enipool-operator")?)?
+        .file(AUTHORITIES, Path::new(AUTHORITIES))?
         .entrypoint(&["/enipool-operator"])
         .user("65532:65532")
         .finish()
@@ -102,6 +105,7 @@ fn agent(binaries: &Binaries) -> Result<Image> {
     Image::new(format!("{AGENT}:{TAG}"))
         .program("/enipool-agent", &binaries.get("enipool-agent")?)?
         .program("/enipool-cni", &binaries.shim()?)?
+        .file(AUTHORITIES, Path::new(AUTHORITIES))?
         .entrypoint(&["/enipool-agent"])
         .finish()
 }

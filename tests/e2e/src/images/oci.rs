@@ -85,11 +85,13 @@ impl Image {
 
 impl ImageBuilder {
     /// Adds an executable file.
-    pub fn program(mut self, path: &str, from: &Path) -> Result<Self> {
-        let bytes = fs::read(from).with_context(|| format!("reading {}", from.display()))?;
-        self.parents(path);
-        append(&mut self.layer, path.trim_start_matches('/'), &bytes, 0o755)?;
-        Ok(self)
+    pub fn program(self, path: &str, from: &Path) -> Result<Self> {
+        self.add(path, from, 0o755)
+    }
+
+    /// Adds a file that everybody may read.
+    pub fn file(self, path: &str, from: &Path) -> Result<Self> {
+        self.add(path, from, 0o644)
     }
 
     /// Adds a folder that anybody may write to.
@@ -139,6 +141,13 @@ impl ImageBuilder {
             },
         });
         Ok(Image { name: self.name, layer: self.layer.into_inner()?, config })
+    }
+
+    fn add(mut self, path: &str, from: &Path, mode: u32) -> Result<Self> {
+        let bytes = fs::read(from).with_context(|| format!("reading {}", from.display()))?;
+        self.parents(path);
+        append(&mut self.layer, path.trim_start_matches('/'), &bytes, mode)?;
+        Ok(self)
     }
 
     fn parents(&mut self, path: &str) {
