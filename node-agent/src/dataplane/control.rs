@@ -217,15 +217,15 @@ impl Control {
     }
 
     fn after_repair(&mut self, pass: Pass, culprit: Option<String>) {
-        let appeared = self.show(&pass);
+        let interfaces_changed = self.show(&pass);
         let changed = !pass.done.is_empty() || !pass.failed.is_empty() || pass.table.is_some();
         if changed {
             self.repaired_at = Some(Instant::now());
         }
-        if appeared {
-            // What was done for an interface that has just come is no repair.
+        if interfaces_changed {
+            // What was done for an interface that has come or gone is no repair.
             for op in &pass.done {
-                tracing::info!(%op, "interface set up");
+                tracing::info!(%op, "the node's interfaces changed");
             }
         } else {
             for op in &pass.done {
@@ -262,13 +262,13 @@ impl Control {
         }
     }
 
-    /// Tells the monitor what to look at. True when an ENI's link has come since the last time.
+    /// Tells the monitor what to look at. True when an ENI's link has come or gone since the last time.
     pub(super) fn show(&mut self, pass: &Pass) -> bool {
         let mut watch = self.watch.lock().unwrap_or_else(PoisonError::into_inner);
-        let appeared = pass.uplinks.keys().any(|index| !watch.uplinks.contains_key(index));
+        let changed = pass.uplinks != watch.uplinks;
         watch.uplinks.clone_from(&pass.uplinks);
         watch.missing = pass.missing.iter().copied().collect();
-        appeared
+        changed
     }
 
     fn tell(&self, drift: Drift) {

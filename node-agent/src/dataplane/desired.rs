@@ -234,3 +234,110 @@ pub(super) fn aws_pods<'a>(rules: &'a [Rule], main: &'a [Route]) -> impl Iterato
         .filter_map(|rule| rule.destination)
         .filter_map(|address| main.iter().find(|route| route.destination == Ipv4Net::from(address)).copied())
 }
+
+#[cfg(test)]
+mod tests {
+    use super::super::state::fixtures::{link, state};
+    use super::*;
+
+    /// A node on which everything is as `desired` says.
+    fn satisfied(desired: &Desired, links: &EniLinks) -> Observed {
+        Observed {
+            links: links
+                .iter()
+                .map(|(index, link)| (*index, Link { mtu: 9001, up: true, rp_filter: Some(LOOSE), ..link.clone() }))
+                .collect(),
+            addresses: desired.addresses.iter().copied().collect(),
+            rules: desired.rules.iter().copied().collect(),
+            eni_routes: desired.eni_routes.iter().copied().collect(),
+            pod_routes: desired.pod_routes.iter().copied().collect(),
+            stray_routes: Vec::new(),
+            forwarding: true,
+        }
+    }
+
+    fn links(count: u32) -> EniLinks {
+        (0..=count).map(|device_index| (device_index, link(device_index))).collect()
+    }
+
+    fn wanted(links: &EniLinks) -> Desired {
+        let pods = [(
+            "10.0.1.11".parse().unwrap(),
+            PodEntry { host_ifname: layout::HostIfname::new("enia").unwrap(), ifindex: 77 },
+        )];
+        desired(&state(2), links, &BTreeMap::from(pods), "eni")
+    }
+
+    #[test]
+    fn a_node_that_is_right_needs_no_change() {
+        let links = links(2);
+        let wanted = wanted(&links);
+        assert_eq!(diff(&wanted, &satisfied(&wanted, &links)), []);
+    }
+
+    #[test]
+    fn rules_grow_with_interfaces_and_not_with_pods() {
+        let links = links(2);
+        let pods = |count: u32| {
+            (0..count)
+                .map(|n| {
+                    let entry = PodEntry { host_ifname: layout::HostIfname::new("enia").unwrap(), ifindex: 100 + n };
+                    (std::net::Ipv4Addr::from_bits(0x0a00_0100 + n), entry)
+                })
+                .collect::<BTreeMap<_, _>>()
+        };
+        let rules = |count| desired(&state(2), &links, &pods(count), "eni").rules;
+        assert_eq!(rules(0), rules(250));
+        assert_eq!(rules(0).len(), 1 + 2 * 2);
+    }
+
+    #[test]
+    fn an_interface_whose_link_is_not_there_yet_has_no_rules_and_no_marks() {
+        let wanted = wanted(&links(1));
+        assert!(wanted.rules.iter().all(|rule| rule.table != layout::eni_table(2)));
+        assert!(wanted.ruleset.chains.iter().all(|chain| chain.name != "eni-2"));
+    }
+
+    #[test]
+    fn what_the_distribution_did_to_a_secondary_interface_is_undone() {
+        let links = links(2);
+        let wanted = wanted(&links);
+        let mut observed = satisfied(&wanted, &links);
+        let dhcp = LinkAddress { index: 3, address: "10.0.1.20".parse().unwrap(), prefix_len: 16, scope: SCOPE_GLOBAL };
+        observed.addresses.push(dhcp);
+        let subnet = Route { table: MAIN, destination: "10.0.0.0/16".parse().unwrap(), gateway: None, link: 3 };
+        observed.stray_routes.push(subnet);
+        assert_eq!(diff(&wanted, &observed), [Op::RemoveAddress(dhcp), Op::RemoveRoute(subnet)]);
+    }
+
+    #[test]
+    fn a_duplicate_rule_goes_once_and_foreign_rules_stay() {
+        let links = links(1);
+        let wanted = wanted(&links);
+        let mut observed = satisfied(&wanted, &links);
+        let ours = Rule { priority: POD_RULE_PRIORITY, ..lookup(POD_TABLE) };
+        observed.rules.push(ours);
+        observed.rules.push(Rule { priority: 1024, mark: Some((0x80, 0x80)), ..lookup(MAIN) });
+        observed.rules.push(Rule { priority: POD_RULE_PRIORITY, ..lookup(MAIN) });
+        assert_eq!(diff(&wanted, &observed), [Op::RemoveRule(ours)]);
+    }
+
+    #[test]
+    fn routes_of_pods_that_nobody_has_adopted_yet_stay() {
+        let links = links(1);
+        let wanted = wanted(&links);
+        let mut observed = satisfied(&wanted, &links);
+        observed.pod_routes.push(pod_route("10.0.1.99".parse().unwrap(), 99));
+        assert_eq!(diff(&wanted, &observed), []);
+    }
+
+    #[test]
+    fn an_interface_that_was_set_down_is_set_up_before_its_routes_come_back() {
+        let links = links(1);
+        let wanted = wanted(&links);
+        let mut observed = satisfied(&wanted, &links);
+        observed.links.get_mut(&1).unwrap().up = false;
+        let lost = observed.eni_routes.pop().unwrap();
+        assert_eq!(diff(&wanted, &observed), [Op::SetUp(3), Op::SetRoute(lost)]);
+    }
+}

@@ -53,9 +53,6 @@ pub enum DataplaneError {
     /// The dataplane is being shut down.
     #[error("the dataplane has stopped")]
     Stopped,
-    /// `ensure_host` has not succeeded yet, so nothing is known about this node's interfaces.
-    #[error("the node's interfaces are not set up yet")]
-    NoHostState,
     /// The primary interface is not on this node.
     #[error("no link has the primary interface's MAC address {mac}")]
     NoPrimaryLink { mac: enipool_pool::id::MacAddress },
@@ -94,7 +91,6 @@ impl DataplaneError {
             | Self::Io { .. }
             | Self::Overloaded { .. }
             | Self::Stopped
-            | Self::NoHostState
             | Self::NoPrimaryLink { .. } => Retry::Soon,
             Self::Several(errors) => {
                 errors.iter().map(Self::retry).max_by_key(|retry| *retry as u8).unwrap_or(Retry::Soon)
@@ -114,7 +110,6 @@ impl DataplaneError {
             Self::Differs { .. } => "differs",
             Self::Overloaded { .. } => "overloaded",
             Self::Stopped => "stopped",
-            Self::NoHostState => "no_host_state",
             Self::NoPrimaryLink { .. } => "no_primary_link",
             Self::Several(_) => "several",
             Self::BadName { .. } => "bad_name",

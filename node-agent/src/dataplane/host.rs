@@ -158,12 +158,12 @@ impl Host {
     }
 
     fn list_links(&mut self) -> Result<(), DataplaneError> {
-        let links = link::all(&mut self.netlink)?;
-        // Interfaces stacked on an ENI (VLANs, macvlans) may share its MAC: the lowest index is the ENI itself.
         self.indexes.clear();
-        for link in links.iter().rev() {
+        for link in link::all(&mut self.netlink)? {
             if let Some(mac) = link.mac.filter(|mac| !layout::is_host_mac(*mac)) {
-                self.indexes.insert(mac, link.index);
+                // Interfaces stacked on an ENI (VLANs, macvlans) may share its MAC: the lowest index is the ENI itself.
+                let index = self.indexes.entry(mac).or_insert(link.index);
+                *index = link.index.min(*index);
             }
         }
         Ok(())

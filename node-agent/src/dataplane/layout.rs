@@ -109,6 +109,14 @@ impl VethPrefix {
     }
 }
 
+impl VethPrefix {
+    /// The name that a stale host interface gets when it is in the way: still recognisable as a pod's, never equal to a
+    /// [`Self::host_ifname`] (`x` is no hexadecimal digit).
+    pub(super) fn stale_ifname(&self, ifindex: u32) -> String {
+        format!("{}x{ifindex:x}", self.0)
+    }
+}
+
 impl Default for VethPrefix {
     fn default() -> Self {
         Self("eni".into())

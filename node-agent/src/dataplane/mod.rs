@@ -70,9 +70,8 @@ impl Dataplane {
         let pods = Arc::new(Pods::default());
         let sysctl = Sysctl::new(&config.sysctl_root);
         let reaper = Reaper::start(config.reap_after, config.call_timeout)?;
-        let workers = Workers::start(config.workers, config.queue, || {
-            Plumber::new(sysctl.clone(), reaper.clone(), config.call_timeout)
-        })?;
+        let workers =
+            Workers::start(config.workers, config.queue, || Plumber::new(&config, sysctl.clone(), reaper.clone()))?;
         let host = Host::new(&config, sysctl, pods.clone())?;
         let own_ports = host.ports().iter().chain(workers.ports()).copied().collect();
         let watch = SharedWatch::default();
@@ -98,8 +97,9 @@ impl Dataplane {
             .await?
     }
 
-    /// Makes a pod's attachment. After an error nothing of it is left. Whoever may be asked twice for the same calls
-    /// [`Self::check_pod`] first.
+    /// Makes a pod's attachment. After an error nothing of it is left. It is carried out even if the caller stops waiting,
+    /// so whoever gives up calls [`Self::del_pod`]. Calls for one pod must follow each other, not overlap. Whoever may be
+    /// asked twice for the same calls [`Self::check_pod`] first.
     pub async fn add_pod(&self, spec: &PodSpec) -> Result<PodLink, DataplaneError> {
         let (spec, pods) = (spec.clone(), self.pods.clone());
         self.workers.run(move |plumber| plumber.add(&spec, &pods)).await

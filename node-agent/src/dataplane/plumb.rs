@@ -10,7 +10,7 @@ use std::time::Duration;
 use ipnet::Ipv4Net;
 use nix::libc;
 
-use super::layout::{self, HostIfname, POD_GATEWAY, POD_TABLE};
+use super::layout::{self, HostIfname, POD_GATEWAY, POD_TABLE, VethPrefix};
 use super::netlink::link::{self, Link, VethPair};
 use super::netlink::namespace::{self, Home};
 use super::netlink::route::{self, Route};
@@ -19,7 +19,7 @@ use super::netlink::{Batch, Netlink, address};
 use super::pods::{PodEntry, Pods};
 use super::reaper::{Doomed, Reaper};
 use super::sysctl::Sysctl;
-use super::{DataplaneError, PodLink, PodSpec};
+use super::{DataplaneConfig, DataplaneError, PodLink, PodSpec};
 
 /// How often a host interface of the same name may be in the way in one ADD. Each time it is moved aside.
 const CREATE_ATTEMPTS: u32 = 4;
@@ -31,13 +31,16 @@ pub(super) struct Plumber {
     home: Home,
     sysctl: Sysctl,
     reaper: Reaper,
+    veth_prefix: VethPrefix,
     timeout: Duration,
 }
 
 impl Plumber {
     /// In the node's namespace: that of the calling thread, which must be the one that goes on to use it.
-    pub(super) fn new(sysctl: Sysctl, reaper: Reaper, timeout: Duration) -> Result<Self, DataplaneError> {
-        Ok(Self { netlink: Netlink::route(timeout)?, home: Home::here()?, sysctl, reaper, timeout })
+    pub(super) fn new(config: &DataplaneConfig, sysctl: Sysctl, reaper: Reaper) -> Result<Self, DataplaneError> {
+        let timeout = config.call_timeout;
+        let veth_prefix = config.veth_prefix.clone();
+        Ok(Self { netlink: Netlink::route(timeout)?, home: Home::here()?, sysctl, reaper, veth_prefix, timeout })
     }
 
     /// Whether this thread is stuck in some pod's namespace and must not work any more.
@@ -124,7 +127,7 @@ impl Plumber {
             return self.delete_now(stale.index);
         }
         let mut batch = Batch::new();
-        link::push_rename(&mut batch, stale.index, &format!("enx{:x}", stale.index));
+        link::push_rename(&mut batch, stale.index, &self.veth_prefix.stale_ifname(stale.index));
         let gone_or_busy = [libc::ENODEV, libc::EBUSY];
         match self.netlink.exchange(step, batch, |_, _| {})?.into_iter().next() {
             // Kernels before 6.2 do not rename an interface that is up.

@@ -323,3 +323,79 @@ pub(super) fn change(present: &Ruleset, wanted: &Ruleset) -> Change {
     });
     Change::Elements(changes.collect())
 }
+
+#[cfg(test)]
+mod tests {
+    use super::super::state::fixtures::state;
+    use super::*;
+
+    fn uplinks(count: u32) -> Uplinks {
+        (0..=count).map(|device_index| (device_index, format!("eth{device_index}"))).collect()
+    }
+
+    fn chains(ruleset: &Ruleset) -> Vec<&str> {
+        ruleset.chains.iter().map(|chain| chain.name.as_str()).collect()
+    }
+
+    #[test]
+    fn addresses_of_the_primary_interface_need_no_mark() {
+        let table = ruleset(&state(1), &uplinks(1), "eni");
+        let primary = state(1).primary.addresses[0].to_bits();
+        let secondary = state(1).secondary[0].addresses[0].to_bits();
+        assert_eq!(table.maps[0].elements.get(&primary), None);
+        assert_eq!(table.maps[0].elements.get(&secondary), Some(&Verdict::Goto("eni-1".into())));
+    }
+
+    #[test]
+    fn without_node_ports_and_translation_nothing_looks_at_other_traffic() {
+        let mut state = state(1);
+        state.node_ports = false;
+        state.snat = Snat::External;
+        let table = ruleset(&state, &uplinks(1), "eni");
+        assert_eq!(chains(&table), ["pods", "from-pod", "eni-1"]);
+        assert_eq!(table.sets, []);
+    }
+
+    #[test]
+    fn overlapping_ranges_of_vpc_and_exclusions_are_merged() {
+        let mut state = state(0);
+        state.vpc_cidrs = vec!["10.0.0.0/16".parse().unwrap(), "10.1.0.0/16".parse().unwrap()];
+        state.snat = Snat::Primary {
+            randomization: Randomization::None,
+            exclude: vec!["10.0.7.9/24".parse().unwrap(), "192.168.0.0/16".parse().unwrap()],
+        };
+        let table = ruleset(&state, &uplinks(0), "eni");
+        let expected: Vec<Ipv4Net> = vec!["10.0.0.0/15".parse().unwrap(), "192.168.0.0/16".parse().unwrap()];
+        assert_eq!(table.sets[0].ranges, expected);
+    }
+
+    #[test]
+    fn a_new_address_changes_one_element_and_a_new_interface_the_whole_table() {
+        let before = state(2);
+        let mut after = before.clone();
+        let added: Ipv4Addr = "10.0.1.99".parse().unwrap();
+        let removed = after.secondary[1].addresses.remove(0);
+        after.secondary[0].addresses.push(added);
+        let table = |state: &HostState, links| ruleset(state, &uplinks(links), "eni");
+        let Change::Elements(changes) = change(&table(&before, 2), &table(&after, 2)) else {
+            panic!("more than elements")
+        };
+        assert_eq!(changes.len(), 1);
+        assert_eq!(changes[0].add.keys().copied().collect::<Vec<_>>(), [added.to_bits()]);
+        assert_eq!(changes[0].remove.keys().copied().collect::<Vec<_>>(), [removed.to_bits()]);
+        assert_eq!(change(&table(&before, 1), &table(&before, 2)), Change::Replace);
+        assert_eq!(change(&table(&before, 2), &table(&before, 2)), Change::Nothing);
+    }
+
+    #[test]
+    fn an_address_that_moves_to_another_interface_is_taken_out_before_it_is_put_in() {
+        let before = state(2);
+        let mut after = before.clone();
+        let moved = after.secondary[1].addresses.remove(0);
+        after.secondary[0].addresses.push(moved);
+        let table = |state: &HostState| ruleset(state, &uplinks(2), "eni");
+        let Change::Elements(changes) = change(&table(&before), &table(&after)) else { panic!("more than elements") };
+        assert_eq!(changes[0].remove.get(&moved.to_bits()), Some(&Verdict::Goto("eni-2".into())));
+        assert_eq!(changes[0].add.get(&moved.to_bits()), Some(&Verdict::Goto("eni-1".into())));
+    }
+}

@@ -226,3 +226,51 @@ pub struct Report {
     /// One line for each object that could not be removed, with the reason.
     pub left: Vec<String>,
 }
+
+/// Values for the unit tests of the pure parts.
+#[cfg(test)]
+pub(super) mod fixtures {
+    use super::super::netlink::link::Link;
+    use super::*;
+
+    pub(in super::super) fn eni(device_index: u32) -> EniLink {
+        let index = u8::try_from(device_index).unwrap();
+        let address = |last: u8| Ipv4Addr::new(10, 0, 1, 10 + 10 * index + last);
+        EniLink {
+            eni: format!("eni-{index}").parse().unwrap(),
+            mac: MacAddress([2, 0, 0, 0, 0, index]),
+            device_index,
+            primary_address: address(0),
+            subnet: SubnetCidr("10.0.0.0/16".parse().unwrap()),
+            addresses: vec![address(1), address(2)],
+            prefixes: Vec::new(),
+        }
+    }
+
+    /// A node with that many secondary ENIs.
+    pub(in super::super) fn state(secondary: u32) -> HostState {
+        HostState {
+            primary: eni(0),
+            secondary: (1..=secondary).map(eni).collect(),
+            vpc_cidrs: vec!["10.0.0.0/16".parse().unwrap()],
+            snat: Snat::Primary { randomization: Randomization::Prng, exclude: Vec::new() },
+            node_ports: true,
+            external_service_cidrs: Vec::new(),
+            mtu: 9001,
+        }
+    }
+
+    /// The bare link of the ENI at that device index.
+    pub(in super::super) fn link(device_index: u32) -> Link {
+        Link {
+            index: 2 + device_index,
+            name: format!("eth{device_index}"),
+            mac: Some(eni(device_index).mac),
+            mtu: 1500,
+            up: false,
+            kind: String::new(),
+            peer: None,
+            rp_filter: Some(0),
+        }
+    }
+}

@@ -141,6 +141,9 @@ fn setting_up_twice_changes_nothing_the_second_time() {
     let node = Node::new(&vpc, 1, 2);
     let mut grown = node.state.clone();
     grown.secondary[0].addresses.push("10.0.1.99".parse().unwrap());
+    // One moves over to the other interface, the rest goes.
+    let moved = grown.secondary[1].addresses[0];
+    grown.secondary[0].addresses.push(moved);
     grown.secondary[1].addresses.clear();
     let state = node.state.clone();
     node.with_dataplane(async |dataplane| {
@@ -150,6 +153,7 @@ fn setting_up_twice_changes_nothing_the_second_time() {
         assert_eq!(changed, ["nftables table enipool addresses changed"]);
         let map = node.netns.sh("nft list map ip enipool addresses");
         assert!(map.contains("10.0.1.99 : goto eni-1") && !map.contains("eni-2"), "{map}");
+        assert!(map.contains(&format!("{moved} : goto eni-1")), "{map}");
         // An interface goes: nothing of it stays.
         grown.secondary.pop();
         dataplane.ensure_host(&grown).await.unwrap();

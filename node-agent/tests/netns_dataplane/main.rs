@@ -3,5 +3,6 @@
 mod lab;
 mod life;
 mod routing;
+mod scale;
 mod traffic;
 mod vpc;
