@@ -34,6 +34,9 @@ async fn run(pods: u32) -> Result<(), Box<dyn std::error::Error>> {
         dataplane.add_pod(spec).await?;
         adds.push(start.elapsed());
     }
+    for (number, block) in adds.chunks(50).enumerate() {
+        report(&format!("add, from pod {}", number * 50), &mut block.to_vec());
+    }
     report("add, one at a time", &mut adds);
     let mut checks = Vec::new();
     for spec in &specs {

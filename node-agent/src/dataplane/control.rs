@@ -10,7 +10,6 @@ use std::sync::atomic::{AtomicBool, Ordering};
 use std::sync::mpsc::{Receiver, RecvTimeoutError, SyncSender, TrySendError, sync_channel};
 use std::time::{Duration, Instant};
 
-use nix::libc;
 use tokio::sync::{broadcast, oneshot};
 
 use super::host::{Host, Pass, TableCheck};
@@ -246,19 +245,19 @@ impl Control {
         }
     }
 
+    /// A pod's interface is down for a moment while it is made, and its notification may be read late: only what is down
+    /// now was set down by somebody.
     fn set_pods_up(&mut self) {
-        let mut batch = Batch::new();
-        let downed = std::mem::take(&mut self.downed);
-        downed.iter().for_each(|ifindex| link::push_up(&mut batch, *ifindex, true));
-        let done = self.host.netlink.execute_unless("set a pod's interface up again", batch, &[libc::ENODEV]);
-        for ifindex in downed {
-            let name = self
-                .host
-                .pods
-                .by_ifindex(ifindex)
-                .map_or_else(|| ifindex.to_string(), |(_, entry)| entry.host_ifname.to_string());
-            let detail = format!("interface {name} of a pod was set down");
-            self.tell(Drift { kind: DriftKind::PodLink, detail, repaired: done.is_ok() });
+        for ifindex in std::mem::take(&mut self.downed) {
+            let Some((address, entry)) = self.host.pods.by_ifindex(ifindex) else { continue };
+            if !matches!(link::by_index(&mut self.host.netlink, ifindex), Ok(Some(link)) if !link.up) {
+                continue;
+            }
+            let mut batch = Batch::new();
+            link::push_up(&mut batch, ifindex, true);
+            let repaired = self.host.netlink.execute("set a pod's interface up again", batch).is_ok();
+            let detail = format!("interface {} of pod {address} was set down", entry.host_ifname);
+            self.tell(Drift { kind: DriftKind::PodLink, detail, repaired });
         }
     }
 

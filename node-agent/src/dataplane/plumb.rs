@@ -58,12 +58,9 @@ impl Plumber {
         let namespace = namespace::open(&spec.netns)?;
         let mut pod = self.home.route_socket_in(&namespace, &spec.netns, self.timeout)?;
         let host_end = self.create_veth(spec, &namespace, &mut pod)?;
-        let entry = PodEntry { host_ifname: spec.host_ifname.clone(), ifindex: host_end.index };
-        // Before the route exists: a repair in between must not take it for a stranger's.
-        pods.insert(spec.address, entry);
-        let made = self.finish_host(spec, &host_end).and_then(|()| finish_pod(&mut pod, spec));
+        let made = link_index(&mut pod, &spec.ifname)
+            .and_then(|index| self.finish_host(spec, &host_end).and_then(|()| finish_pod(&mut pod, spec, index)));
         if let Err(error) = made {
-            pods.remove(spec.address);
             let mut undo = Batch::new();
             link::push_delete(&mut undo, host_end.index);
             return match self.netlink.execute_unless("undo a pod's interface", undo, &[libc::ENODEV]) {
@@ -71,6 +68,7 @@ impl Plumber {
                 Err(second) => Err(DataplaneError::Several(vec![error, second])),
             };
         }
+        pods.insert(spec.address, PodEntry { host_ifname: spec.host_ifname.clone(), ifindex: host_end.index });
         Ok(PodLink {
             host_mac: layout::host_mac(spec.address),
             pod_mac: layout::pod_mac(spec.address),
@@ -156,10 +154,11 @@ impl Plumber {
     }
 
     fn finish_host(&mut self, spec: &PodSpec, host_end: &Link) -> Result<(), DataplaneError> {
-        // Without IPv6 on the host's end no pod can announce itself to the node as an IPv6 router. The pod's end is still
-        // down, so nothing has arrived yet.
+        // Without IPv6 on the host's end no pod can announce itself to the node as an IPv6 router.
         self.sysctl.disable_ipv6(spec.host_ifname.as_str())?;
         let mut batch = Batch::new();
+        // The pod's end follows at once: with one end up and one down, the kernel would take the link's queue down again.
+        link::push_up(&mut batch, host_end.index, true);
         route::push_replace(&mut batch, pod_route(spec.address, host_end.index));
         self.netlink.execute("route to the pod", batch)
     }
@@ -240,12 +239,13 @@ pub(super) fn push_delete_of_aws_plugin(batch: &mut Batch, pod_address: Ipv4Addr
     route::push_delete(batch, route);
 }
 
+fn link_index(pod: &mut Netlink, ifname: &str) -> Result<u32, DataplaneError> {
+    let gone = || DataplaneError::Kernel { step: "find the pod's interface", code: libc::ENODEV, text: String::new() };
+    Ok(link::by_name(pod, ifname)?.ok_or_else(gone)?.index)
+}
+
 /// All that happens inside the pod, in one send: up, address, gateway, default route, the gateway's MAC.
-fn finish_pod(pod: &mut Netlink, spec: &PodSpec) -> Result<(), DataplaneError> {
-    let Some(index) = link::by_name(pod, &spec.ifname)?.map(|link| link.index) else {
-        let step = "find the pod's interface";
-        return Err(DataplaneError::Kernel { step, code: libc::ENODEV, text: String::new() });
-    };
+fn finish_pod(pod: &mut Netlink, spec: &PodSpec, index: u32) -> Result<(), DataplaneError> {
     let mut batch = Batch::new();
     link::push_up(&mut batch, index, true);
     address::push_add(

@@ -1,8 +1,8 @@
 //! Packets between namespaces, with sockets that were opened inside them.
 
-use std::io::{Read, Write};
+use std::io::{ErrorKind, Read, Write};
 use std::net::{Ipv4Addr, SocketAddr, TcpListener, TcpStream, UdpSocket};
-use std::time::Duration;
+use std::time::{Duration, Instant};
 
 use crate::lab::Netns;
 
@@ -29,10 +29,21 @@ pub fn udp(from: &Netns, to: &Netns, address: Ipv4Addr) -> Result<Ipv4Addr, Stri
     }
 }
 
+/// A process that another test is just starting may hold a copy of the last listener until it executes its program.
+fn listen(port: u16) -> TcpListener {
+    let start = Instant::now();
+    loop {
+        match TcpListener::bind((Ipv4Addr::UNSPECIFIED, port)) {
+            Err(error) if error.kind() == ErrorKind::AddrInUse && start.elapsed() < PATIENCE => std::thread::yield_now(),
+            bound => return bound.unwrap(),
+        }
+    }
+}
+
 /// Connects to `target`, which leads to a listener on `port` in `server`, and gets an answer. Returns the client's
 /// address as the server saw it.
 pub fn tcp(client: &Netns, target: (Ipv4Addr, u16), server: &Netns, port: u16) -> Result<Ipv4Addr, String> {
-    let listener = server.run(|| TcpListener::bind((Ipv4Addr::UNSPECIFIED, port)).unwrap());
+    let listener = server.run(|| listen(port));
     listener.set_nonblocking(true).unwrap();
     let connecting = client.run(|| TcpStream::connect_timeout(&SocketAddr::from((target.0, target.1)), PATIENCE));
     let mut connection = connecting.map_err(|error| format!("not connected: {error}"))?;
