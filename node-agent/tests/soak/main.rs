@@ -1,0 +1,207 @@
+//! Random histories of a node in virtual time: pods, targets, EC2's faults, full subnets, and a process that dies at any
+//! step. Whatever happens, no address has two owners, none is taken from under a pod or before it has rested, none is
+//! lost, and no interface leaks.
+//!
+//! `ENIPOOL_SOAK_HISTORIES` says how many (300 by default; `make soak` runs 100,000), `ENIPOOL_SOAK_SEED` where to begin,
+//! and `ENIPOOL_SOAK_TELL=1` tells each step.
+
+mod dice;
+mod world;
+
+use std::time::Duration;
+
+use dice::Dice;
+use ec2_sim::{FaultKind, FaultRule, SimConfig};
+use ec2_sim::model::{SubnetConfig, Timing};
+use enipool_agent::engine::EffectiveConfig;
+use enipool_pool::SubnetCidr;
+use enipool_pool::targets::{Addressing, Operations, Policy, Targets};
+use world::World;
+
+const TYPES: [&str; 4] = ["m5.large", "t3.medium", "m5.xlarge", "t3.small"];
+const ACTIONS: [&str; 9] = [
+    "DescribeNetworkInterfaces",
+    "CreateNetworkInterface",
+    "AttachNetworkInterface",
+    "ModifyNetworkInterfaceAttribute",
+    "AssignPrivateIpAddresses",
+    "UnassignPrivateIpAddresses",
+    "DetachNetworkInterface",
+    "DeleteNetworkInterface",
+    "DescribeSubnets",
+];
+
+fn environment(name: &str, default: u64) -> u64 {
+    std::env::var(name).ok().map_or(default, |text| text.parse().unwrap_or_else(|_| panic!("{name}={text}")))
+}
+
+fn sim(seed: u64, dice: &mut Dice) -> SimConfig {
+    let bits = dice.one_of(&[20, 24, 26]);
+    let cidr = format!("10.0.0.0/{bits}").parse().unwrap();
+    let subnet = |zone: &str, cidr| SubnetConfig { zone: zone.into(), cidr: SubnetCidr(cidr), tags: Default::default() };
+    let timing = if dice.below(4) == 0 { Timing::none() } else { Timing::realistic() };
+    SimConfig { seed, timing, subnets: vec![subnet("eu-west-1a", cidr)], keep_calls: 0, ..SimConfig::default() }
+}
+
+fn policy(dice: &mut Dice) -> Policy {
+    let some = |dice: &mut Dice, choices: &[u32]| {
+        let choice = dice.one_of(choices);
+        (dice.below(2) == 0).then_some(choice)
+    };
+    Policy {
+        targets: Targets {
+            warm_enis: some(dice, &[0, 1, 2]),
+            warm_ips: some(dice, &[0, 1, 3, 8]),
+            minimum_ips: some(dice, &[0, 2, 10]),
+            warm_prefixes: some(dice, &[0, 1, 2]),
+            max_enis: some(dice, &[1, 2, 3]),
+        },
+        addressing: dice.one_of(&[Addressing::Secondary, Addressing::Secondary, Addressing::Prefix, Addressing::Mixed]),
+        operations: Operations::Normal,
+        use_primary_eni: true,
+    }
+}
+
+fn config(dice: &mut Dice) -> EffectiveConfig {
+    let policy = policy(dice);
+    EffectiveConfig { policy, ..EffectiveConfig::default() }
+}
+
+fn fault(dice: &mut Dice) -> FaultRule {
+    let kind = match dice.below(8) {
+        0 => FaultKind::Throttle,
+        1 => FaultKind::InternalError,
+        2 | 3 => FaultKind::AnswerLost,
+        4 => FaultKind::AppliedInternalError,
+        5 => FaultKind::RequestLost,
+        6 => FaultKind::InsufficientAddresses,
+        _ => FaultKind::Denied,
+    };
+    let action = dice.one_of(&ACTIONS);
+    let count = 1 + dice.below(3);
+    FaultRule { skip: dice.below(3), ..FaultRule::next(kind, action, count) }
+}
+
+fn history(seed: u64) -> u32 {
+    let mut dice = Dice::new(seed);
+    let sim = sim(seed, &mut dice);
+    let first = config(&mut dice);
+    let mut world = World::new(seed, sim, dice.one_of(&TYPES), first);
+    world.crash = dice.one_of(&[0, 5, 20, 60]);
+    let events = 20 + dice.below(50);
+    for _ in 0..events {
+        match dice.below(100) {
+            0..34 => {
+                for _ in 0..dice.one_of(&[1, 1, 1, 2, 5, 12]) {
+                    world.add();
+                }
+            }
+            34..62 => {
+                let pods = world.running_pods();
+                if !pods.is_empty() {
+                    for _ in 0..dice.one_of(&[1, 1, 2, 6]) {
+                        let pod = dice.one_of(&pods);
+                        world.del(pod);
+                    }
+                }
+            }
+            62..66 => {
+                let pods = world.running_pods();
+                if !pods.is_empty() {
+                    let pod = dice.one_of(&pods);
+                    world.add_again(pod);
+                }
+            }
+            66..74 => {
+                let rule = fault(&mut dice);
+                world.shared.with(|model| model.inject(rule));
+            }
+            74..79 => {
+                let config = config(&mut dice);
+                world.configure(config);
+            }
+            79..82 => {
+                let subnet = world.subnet.clone();
+                let (count, every) = (dice.one_of(&[5, 40, 4000]), dice.one_of(&[1, 1, 7]));
+                world.shared.with(|model| model.occupy(&subnet, count, every).unwrap());
+            }
+            82..84 => {
+                let subnet = world.subnet.clone();
+                world.shared.with(|model| model.vacate(&subnet).unwrap());
+            }
+            84..87 => world.kill(),
+            _ => {}
+        }
+        let pause = dice.one_of(&[0, 3, 50, 400, 2000, 9000, 35_000, 120_000]);
+        let pause = u64::from(dice.below(pause + 1));
+        world.pass(Duration::from_millis(pause));
+    }
+    settle(&mut world);
+    world.crashes
+}
+
+/// The troubles end; within half an hour everything is as it should be, and then nothing happens any more.
+fn settle(world: &mut World) {
+    world.crash = 0;
+    let subnet = world.subnet.clone();
+    world.shared.with(|model| {
+        model.end_all_faults();
+        model.vacate(&subnet).unwrap();
+    });
+    // A node that never can hold enough would keep its pods waiting: let it shrink.
+    let pods = world.running_pods();
+    for pod in pods.into_iter().skip(3) {
+        world.del(pod);
+    }
+    world.pass(Duration::from_secs(1800));
+    assert!(world.is_up());
+    assert_eq!(world.waiting(), 0, "pods still wait: {}", world.decision());
+    world.pass(Duration::from_secs(1800));
+    world.check_settled();
+    let calls = world.calls();
+    world.pass(Duration::from_secs(900));
+    // (the check itself asked once)
+    assert_eq!(world.calls(), calls, "an idle node calls EC2");
+}
+
+#[test]
+fn histories() {
+    let count = environment("ENIPOOL_SOAK_HISTORIES", 300);
+    let first = environment("ENIPOOL_SOAK_SEED", 1);
+    let begun = std::time::Instant::now();
+    let mut crashes = 0;
+    for seed in first..first + count {
+        let outcome = std::panic::catch_unwind(|| history(seed));
+        match outcome {
+            Ok(died) => crashes += u64::from(died),
+            Err(panic) => {
+                eprintln!("history {seed} failed: ENIPOOL_SOAK_SEED={seed} ENIPOOL_SOAK_HISTORIES=1 ENIPOOL_SOAK_TELL=1");
+                std::panic::resume_unwind(panic);
+            }
+        }
+    }
+    println!("{count} histories with {crashes} deaths of the process in {:.1?}", begun.elapsed());
+}
+
+#[test]
+fn filling_an_m5_large_to_27_pods_takes_eight_calls_a_restart_one_and_idling_none() {
+    let policy = Policy {
+        targets: Targets { warm_enis: Some(1), ..Targets::default() },
+        ..Policy::default()
+    };
+    let config = EffectiveConfig { policy, ..EffectiveConfig::default() };
+    let mut world = World::new(1, SimConfig::instant(), "m5.large", config);
+    for _ in 0..27 {
+        world.add();
+    }
+    world.pass(Duration::from_secs(60));
+    assert_eq!(world.running_pods().len(), 27);
+    assert!(world.calls() <= 8, "{} calls", world.calls());
+    let filled = world.calls();
+    world.kill();
+    world.pass(Duration::from_secs(60));
+    assert!(world.calls() <= filled + 1, "{} calls for a restart", world.calls() - filled);
+    let restarted = world.calls();
+    world.pass(Duration::from_secs(3600));
+    assert_eq!(world.calls(), restarted, "an idle node calls EC2");
+}

@@ -1,0 +1,625 @@
+//! One node in virtual time: the machine, its journal as bytes, the simulated EC2, a kernel, pods that come and go, and
+//! a process that may die between any two of its steps.
+
+use std::collections::{BTreeMap, BTreeSet, HashMap};
+use std::net::Ipv4Addr;
+use std::time::Duration;
+
+use ec2_sim::model::request::{Describe, RunInstances};
+use ec2_sim::{Model, Request, Response, SharedModel, SimConfig, SimEc2};
+use enipool_agent::engine::machine::{Acquire, Done, Effects, Look, Machine, Me, Op, OpId, Start, WaiterId, by_id};
+use enipool_agent::engine::{AttachmentKey, EffectiveConfig, HostPicture, HostPod, HostView, Lease, PodRef};
+use enipool_pool::capacity::{self, Capacity};
+use enipool_pool::ec2::{Ec2, Ec2Error};
+use enipool_pool::eni::SETTLING;
+use enipool_pool::imds::ImdsEni;
+use enipool_pool::ledger::record::{self, Record, Recovered};
+use enipool_pool::{EniId, InstanceId, InstanceType, MacAddress, SubnetId, Timestamp};
+use futures::executor::block_on;
+
+use crate::dice::Dice;
+
+/// What happens at some time.
+#[derive(Debug)]
+enum Due {
+    /// A call arrives at EC2 (or the kernel). Sent by the process of that life.
+    Arrives(u32, OpId, Op),
+    /// Its answer arrives at the process of that life.
+    Answers(u32, OpId, Done),
+    Restart,
+}
+
+#[derive(Debug, Clone)]
+struct Pod {
+    key: AttachmentKey,
+    /// Set once the ADD has been answered: the pod runs.
+    lease: Option<Lease>,
+    waiter: Option<WaiterId>,
+}
+
+/// See the module.
+pub(crate) struct World {
+    pub(crate) dice: Dice,
+    pub(crate) shared: SharedModel,
+    ec2: SimEc2,
+    instance: InstanceId,
+    pub(crate) subnet: SubnetId,
+    instance_type: InstanceType,
+    pub(crate) config: EffectiveConfig,
+    machine: Option<Machine>,
+    journal: Vec<u8>,
+    wake_at: Option<Timestamp>,
+    due: BTreeMap<(Timestamp, u64), Due>,
+    seq: u64,
+    life: u32,
+    now: Timestamp,
+    pods: BTreeMap<u32, Pod>,
+    next_pod: u32,
+    /// DELs that came while nobody listened.
+    deletions: Vec<AttachmentKey>,
+    released: HashMap<Ipv4Addr, Timestamp>,
+    host: HostPicture,
+    /// Chance in a thousand that the process dies at a point where it could.
+    pub(crate) crash: u32,
+    pub(crate) crashes: u32,
+    log: Vec<String>,
+}
+
+impl World {
+    pub(crate) fn new(seed: u64, sim: SimConfig, instance_type: &str, config: EffectiveConfig) -> Self {
+        let dice = Dice::new(seed);
+        let now = sim.start;
+        let shared = SharedModel::manual(Model::new(sim).unwrap());
+        let instance_type = InstanceType::new(instance_type);
+        let subnet = shared.with(|model| model.subnets().next().unwrap().info.id.clone());
+        let run = RunInstances::one(instance_type.clone(), subnet.clone());
+        let reply = shared.with(|model| model.call("person", &Request::RunInstances(run)));
+        let Ok(Response::Reservation(instances)) = reply.result else { panic!("no instance: {reply:?}") };
+        let instance = instances[0].id.clone();
+        let mut world = Self {
+            dice,
+            ec2: SimEc2::new(shared.clone(), "agent"),
+            shared,
+            instance,
+            subnet,
+            instance_type,
+            config,
+            machine: None,
+            journal: Vec::new(),
+            wake_at: None,
+            due: BTreeMap::new(),
+            seq: 0,
+            life: 0,
+            now,
+            pods: BTreeMap::new(),
+            next_pod: 0,
+            deletions: Vec::new(),
+            released: HashMap::new(),
+            host: HostPicture::default(),
+            crash: 0,
+            crashes: 0,
+            log: Vec::new(),
+        };
+        // Boot.
+        world.pass(Duration::from_secs(120));
+        world.restart();
+        world
+    }
+
+    pub(crate) fn running_pods(&self) -> Vec<u32> {
+        self.pods.iter().filter(|(_, pod)| pod.lease.is_some()).map(|(id, _)| *id).collect()
+    }
+
+    pub(crate) fn calls(&self) -> u64 {
+        self.shared.with(|model| {
+            model.calls().counts().iter().filter(|(action, _)| **action != "RunInstances").map(|(_, c)| c.calls).sum()
+        })
+    }
+
+    pub(crate) fn tell(&mut self, line: impl FnOnce() -> String) {
+        if std::env::var_os("ENIPOOL_SOAK_TELL").is_some() {
+            let line = format!("{} #{} {}", self.now, self.life, line());
+            eprintln!("{line}");
+            self.log.push(line);
+        }
+    }
+
+    // ---- pods ------------------------------------------------------------------------------------------------------
+
+    pub(crate) fn add(&mut self) {
+        let id = self.next_pod;
+        self.next_pod += 1;
+        let key = AttachmentKey::new("enipool", format!("container-{id}"), "eth0");
+        self.pods.insert(id, Pod { key: key.clone(), lease: None, waiter: None });
+        self.add_again(id);
+    }
+
+    /// The ADD of a pod, for the first time or once more.
+    pub(crate) fn add_again(&mut self, id: u32) {
+        let Some(pod) = self.pods.get(&id).cloned() else { return };
+        let now = self.now;
+        let Some(machine) = self.machine.as_mut() else {
+            // The runtime hears that nobody listens, and cleans up after its sandbox.
+            self.del(id);
+            return;
+        };
+        let answer = machine.acquire(&pod.key, &PodRef::default(), now);
+        let records = machine.take_records();
+        let grants = machine.take_grants();
+        if self.write(&records) {
+            return;
+        }
+        self.grant(grants);
+        match answer {
+            Acquire::Granted(lease) => self.runs(id, lease),
+            Acquire::Waits(waiter) => {
+                if let Some(pod) = self.pods.get_mut(&id) {
+                    pod.waiter = Some(waiter);
+                }
+            }
+            Acquire::Refused(error) => panic!("refused: {error}"),
+        }
+        self.wake_at = Some(now);
+    }
+
+    fn runs(&mut self, id: u32, lease: Lease) {
+        self.tell(|| format!("pod {id} gets {}", lease.address));
+        let again = self.pods.get(&id).is_some_and(|pod| pod.lease.as_ref().is_some_and(|l| l.address == lease.address));
+        for (other, pod) in self.pods.iter().filter(|(other, _)| **other != id) {
+            assert!(
+                pod.lease.as_ref().is_none_or(|held| held.address != lease.address),
+                "pods {other} and {id} both have {}",
+                lease.address
+            );
+        }
+        if !again {
+            if let Some(at) = self.released.get(&lease.address) {
+                let rested = self.now.since(*at);
+                assert!(rested >= self.config.cooldown, "{} rested only {rested:?}", lease.address);
+            }
+            assert!(self.owner(lease.address).is_some(), "{} is given to pod {id} but is not the node's", lease.address);
+            let marked = self.host.enis.iter().any(|eni| {
+                eni.id == lease.eni
+                    && (eni.addresses.contains(&lease.address) || eni.prefixes.iter().any(|p| p.contains(lease.address)))
+            });
+            assert!(marked, "the host is not set up for {} of pod {id}", lease.address);
+        }
+        if let Some(pod) = self.pods.get_mut(&id) {
+            pod.lease = Some(lease);
+            pod.waiter = None;
+        }
+    }
+
+    /// The DEL of a pod.
+    pub(crate) fn del(&mut self, id: u32) {
+        let Some(pod) = self.pods.remove(&id) else { return };
+        self.tell(|| format!("pod {id} is deleted"));
+        if let Some(lease) = &pod.lease {
+            self.released.insert(lease.address, self.now);
+        }
+        self.deletions.push(pod.key);
+        self.deliver_deletions();
+    }
+
+    fn deliver_deletions(&mut self) {
+        let now = self.now;
+        while let Some(key) = self.deletions.first().cloned() {
+            let Some(machine) = self.machine.as_mut() else { return };
+            machine.release(&key, now);
+            let records = machine.take_records();
+            let grants = machine.take_grants();
+            if self.write(&records) {
+                return;
+            }
+            self.deletions.remove(0);
+            self.grant(grants);
+            self.wake_at = Some(now);
+        }
+    }
+
+    fn grant(&mut self, grants: Vec<(WaiterId, Result<Lease, enipool_agent::engine::AcquireError>)>) {
+        for (waiter, result) in grants {
+            let id = self.pods.iter().find(|(_, pod)| pod.waiter == Some(waiter)).map(|(id, _)| *id);
+            if let (Some(id), Ok(lease)) = (id, result) {
+                self.runs(id, lease);
+            }
+        }
+    }
+
+    // ---- the process -----------------------------------------------------------------------------------------------
+
+    /// Whether the process dies here.
+    fn dies(&mut self) -> bool {
+        if self.crash > 0 && self.dice.below(1000) < self.crash {
+            self.kill();
+            return true;
+        }
+        false
+    }
+
+    pub(crate) fn kill(&mut self) {
+        if self.machine.take().is_none() {
+            return;
+        }
+        self.tell(|| "the process dies".into());
+        self.crashes += 1;
+        self.wake_at = None;
+        // The runtime sees its ADDs fail and cleans up after those sandboxes.
+        let lost: Vec<u32> = self.pods.iter().filter(|(_, pod)| pod.lease.is_none()).map(|(id, _)| *id).collect();
+        for id in lost {
+            self.del(id);
+        }
+        let after = Duration::from_millis(u64::from(self.dice.below(8000)));
+        self.schedule(after, Due::Restart);
+    }
+
+    /// Appends records; true: the process died at it, perhaps in the middle of one.
+    fn write(&mut self, records: &[Record]) -> bool {
+        if records.is_empty() {
+            return false;
+        }
+        let text: String = records.iter().map(|record| record.encode().unwrap()).collect();
+        if self.crash > 0 && self.dice.below(1000) < self.crash {
+            let whole = u32::try_from(text.len()).unwrap();
+            let cut = self.dice.below(whole + 1) as usize;
+            self.journal.extend_from_slice(&text.as_bytes()[..cut]);
+            self.kill();
+            return true;
+        }
+        self.journal.extend_from_slice(text.as_bytes());
+        if self.journal.len() > 64 * 1024
+            && let Some(machine) = &self.machine
+        {
+            let records = machine.recovered().records(self.now, SETTLING);
+            self.journal = records.iter().map(|record| record.encode().unwrap()).collect::<String>().into_bytes();
+        }
+        self.dies()
+    }
+
+    fn step(&mut self) {
+        let now = self.now;
+        let Some(machine) = self.machine.as_mut() else { return };
+        let Effects { records, grants, starts, wake_at } = machine.step(now);
+        self.wake_at = wake_at;
+        if self.write(&records) {
+            return;
+        }
+        self.grant(grants);
+        for (id, op) in starts {
+            if self.dies() {
+                return;
+            }
+            self.tell(|| format!("{id:?} {}", op.text()));
+            let after = Duration::from_millis(u64::from(self.dice.below(400)));
+            let life = self.life;
+            self.schedule(after, Due::Arrives(life, id, op));
+        }
+    }
+
+    fn restart(&mut self) {
+        self.life += 1;
+        self.tell(|| "the process starts".into());
+        let asked_at = self.now;
+        let look = Look::Attached(self.instance.clone());
+        let described = match block_on(self.ec2.describe_network_interfaces(&look.filter())) {
+            Ok(described) => described,
+            Err(error) => {
+                self.tell(|| format!("the start's describe fails: {error}"));
+                self.schedule(Duration::from_millis(500), Due::Restart);
+                return;
+            }
+        };
+        let reading = record::read(&self.journal);
+        assert_eq!(reading.damaged, 0, "a crash damages nothing but the journal's end");
+        let recovered = Recovered::from_records(reading.records);
+        let host = HostView {
+            pods: self
+                .pods
+                .iter()
+                .filter_map(|(id, pod)| {
+                    Some(HostPod { address: pod.lease.as_ref()?.address, host_ifname: format!("eni{id}") })
+                })
+                .collect(),
+            links: self.links(),
+        };
+        let start = Start {
+            me: self.me(),
+            config: self.config.clone(),
+            recovered,
+            described,
+            asked_at,
+            host,
+            seed: self.dice.next(),
+        };
+        let machine = Machine::begin(start, self.now);
+        let mut records = vec![machine.opening(self.now)];
+        records.extend(machine.recovered().records(self.now, SETTLING).into_iter().skip(1));
+        self.journal = records.iter().map(|record| record.encode().unwrap()).collect::<String>().into_bytes();
+        for pod in self.pods.values() {
+            let Some(lease) = &pod.lease else { continue };
+            let held = machine.ledger().lookup(&pod.key).unwrap_or_else(|| panic!("{:?} lost its lease", pod.key));
+            assert_eq!(held.address, lease.address, "{:?} has another address after a restart", pod.key);
+        }
+        self.machine = Some(machine);
+        self.wake_at = Some(self.now);
+        self.deliver_deletions();
+    }
+
+    fn me(&self) -> Me {
+        let metadata = self.shared.with(|model| model.metadata(&self.instance)).unwrap();
+        let primary = metadata.primary().unwrap().clone();
+        let limits = capacity::bundled(&self.instance_type).unwrap();
+        Me {
+            node: "node".into(),
+            cluster: "soak".into(),
+            instance: self.instance.clone(),
+            instance_type: self.instance_type.clone(),
+            zone: metadata.zone,
+            region: metadata.region,
+            primary_ip: primary.addresses[0],
+            primary_mac: primary.mac,
+            vpc_cidrs: primary.vpc_cidrs,
+            subnet: primary.subnet,
+            subnet_cidr: primary.subnet_cidr,
+            security_groups: primary.security_groups,
+            capacity: Capacity::new(&limits),
+        }
+    }
+
+    // ---- outside ---------------------------------------------------------------------------------------------------
+
+    fn arrives(&mut self, op: &Op) -> Option<Done> {
+        self.check_harmless(op);
+        let ec2 = &self.ec2;
+        Some(match op {
+            Op::Look(look) => Done::Enis(block_on(ec2.describe_network_interfaces(&look.filter()))),
+            Op::DescribeSubnets(ids) => Done::Subnets(block_on(ec2.describe_subnets(&by_id(ids)))),
+            Op::Create(request) => Done::Created(block_on(ec2.create_network_interface(request))),
+            Op::Attach { eni, instance, device_index } => {
+                Done::Attached(block_on(ec2.attach_network_interface(eni, instance, *device_index)))
+            }
+            Op::SetDeleteOnTermination { eni, attachment } => {
+                Done::Changed(block_on(ec2.set_delete_on_termination(eni, attachment, true)))
+            }
+            Op::Assign { eni, supply } => Done::Assigned(block_on(ec2.assign(eni, *supply))),
+            Op::Unassign { eni, addresses, prefixes } => {
+                Done::Changed(block_on(ec2.unassign(eni, addresses, prefixes)))
+            }
+            Op::Detach { attachment, force, .. } => {
+                Done::Changed(block_on(ec2.detach_network_interface(attachment, *force)))
+            }
+            Op::Delete { eni } => Done::Changed(block_on(ec2.delete_network_interface(eni))),
+            Op::Apply(picture) => {
+                self.host = picture.clone();
+                Done::Applied(Ok(()))
+            }
+            Op::AwaitLink { mac, .. } => {
+                if !self.links().contains(mac) {
+                    return None;
+                }
+                Done::Link(Ok(()))
+            }
+            Op::Hint => Done::Hint(Ok(self.hints())),
+        })
+    }
+
+    fn hints(&self) -> Vec<ImdsEni> {
+        let metadata = self.shared.with(|model| model.metadata(&self.instance)).unwrap();
+        metadata
+            .interfaces
+            .into_iter()
+            .map(|eni| ImdsEni {
+                id: eni.id,
+                mac: eni.mac,
+                device_index: eni.device_index,
+                network_card: eni.network_card,
+                subnet: eni.subnet,
+                subnet_cidr: eni.subnet_cidr,
+                vpc: eni.vpc,
+                vpc_cidrs: eni.vpc_cidrs,
+                addresses: eni.addresses,
+                prefixes: eni.prefixes,
+                security_groups: eni.security_groups,
+            })
+            .collect()
+    }
+
+    /// Nothing is taken from under a pod, nor before an address has rested.
+    fn check_harmless(&self, op: &Op) {
+        let taken: Vec<Ipv4Addr> = match op {
+            Op::Unassign { addresses, prefixes, .. } => {
+                addresses.iter().copied().chain(prefixes.iter().flat_map(|prefix| prefix.addresses())).collect()
+            }
+            Op::Detach { eni, .. } | Op::Delete { eni } => self.shared.with(|model| {
+                model.interface(eni).map_or_else(Vec::new, |eni| {
+                    let prefixes = eni.prefixes.iter().flat_map(|prefix| prefix.addresses());
+                    eni.secondary_ips.iter().copied().chain(prefixes).collect()
+                })
+            }),
+            _ => return,
+        };
+        for address in taken {
+            for (id, pod) in &self.pods {
+                assert!(
+                    pod.lease.as_ref().is_none_or(|lease| lease.address != address),
+                    "{} takes {address} from running pod {id}",
+                    op.text()
+                );
+            }
+            if let Some(at) = self.released.get(&address) {
+                let rested = self.now.since(*at);
+                assert!(rested >= self.config.cooldown, "{} takes {address}, which rested {rested:?}", op.text());
+            }
+        }
+    }
+
+    fn owner(&self, address: Ipv4Addr) -> Option<EniId> {
+        self.shared.with(|model| {
+            model
+                .interfaces()
+                .filter(|eni| eni.attachment.as_ref().is_some_and(|a| a.instance == self.instance))
+                .find(|eni| {
+                    eni.secondary_ips.contains(&address) || eni.prefixes.iter().any(|prefix| prefix.contains(address))
+                })
+                .map(|eni| eni.id.clone())
+        })
+    }
+
+    fn links(&self) -> BTreeSet<MacAddress> {
+        self.shared.with(|model| {
+            model
+                .interfaces()
+                .filter(|eni| {
+                    eni.attachment.as_ref().is_some_and(|attachment| {
+                        attachment.instance == self.instance
+                            && attachment.status != ec2_sim::model::resource::AttachStatus::Attaching
+                    })
+                })
+                .map(|eni| eni.mac)
+                .collect()
+        })
+    }
+
+    // ---- time ------------------------------------------------------------------------------------------------------
+
+    fn schedule(&mut self, after: Duration, due: Due) {
+        self.seq += 1;
+        self.due.insert((self.now.plus(after), self.seq), due);
+    }
+
+    /// Lets time pass, with everything that happens in it.
+    pub(crate) fn pass(&mut self, time: Duration) {
+        let end = self.now.plus(time);
+        let mut rounds = 0;
+        loop {
+            rounds += 1;
+            assert!(rounds < 200_000, "the machine does not come to rest");
+            let woken = self.wake_at.filter(|_| self.machine.is_some());
+            let due = self.due.first_key_value().map(|((at, _), _)| *at);
+            let next = [woken, due].into_iter().flatten().min().filter(|at| *at <= end);
+            let Some(at) = next else { break };
+            self.now = self.now.max(at);
+            let now = self.now;
+            self.shared.with(|model| model.advance(now));
+            if due.is_some_and(|due| due <= now) {
+                self.happens();
+            } else {
+                self.step();
+            }
+        }
+        self.now = end;
+        self.shared.with(|model| model.advance(end));
+    }
+
+    fn happens(&mut self) {
+        let Some((_, due)) = self.due.pop_first() else { return };
+        match due {
+            Due::Arrives(life, id, op) => {
+                // What was sent before a crash may still arrive: nobody takes it back.
+                let local = op.action().is_none();
+                if life != self.life && (local || self.dice.below(4) == 0) {
+                    return;
+                }
+                if local && self.machine.is_none() {
+                    return;
+                }
+                match self.arrives(&op) {
+                    Some(done) => {
+                        self.tell(|| format!("{id:?} {} -> {}", op.text(), outcome(&done)));
+                        let after = Duration::from_millis(u64::from(self.dice.below(600)));
+                        self.schedule(after, Due::Answers(life, id, done));
+                    }
+                    None => self.schedule(Duration::from_millis(200), Due::Arrives(life, id, op)),
+                }
+            }
+            Due::Answers(life, id, done) => {
+                if life == self.life && self.machine.is_some() && !self.dies() {
+                    let now = self.now;
+                    if let Some(machine) = self.machine.as_mut() {
+                        machine.done(id, done, now);
+                        self.wake_at = Some(now);
+                    }
+                }
+            }
+            Due::Restart => {
+                if self.machine.is_none() {
+                    self.restart();
+                }
+            }
+        }
+    }
+
+    pub(crate) fn configure(&mut self, config: EffectiveConfig) {
+        self.config = config.clone();
+        if let Some(machine) = self.machine.as_mut() {
+            machine.set_config(config);
+            self.wake_at = Some(self.now);
+        }
+    }
+
+    // ---- the end ---------------------------------------------------------------------------------------------------
+
+    /// After all troubles: what EC2 has, what the ledger knows and what the pods use is one and the same.
+    pub(crate) fn check_settled(&mut self) {
+        assert!(self.machine.is_some(), "the process runs");
+        let snapshot = self.machine.as_mut().unwrap().snapshot(enipool_agent::engine::Phase::Serving, self.now);
+        assert!(snapshot.intents.is_empty(), "open intents: {:?}", snapshot.intents);
+        assert!(snapshot.strays.is_empty(), "strays: {:?}", snapshot.strays);
+        let Response::Interfaces(page) = self
+            .shared
+            .with(|model| model.call("judge", &Request::DescribeNetworkInterfaces(Describe::default())))
+            .result
+            .unwrap()
+        else {
+            panic!("no interfaces")
+        };
+        for eni in &page.items {
+            let here = eni.attachment.as_ref().is_some_and(|attachment| attachment.instance == self.instance);
+            assert!(here, "{} leaked: nobody has it (tags {:?})", eni.id, eni.tags);
+            let view = snapshot.enis.iter().find(|view| view.id == eni.id);
+            let view = view.unwrap_or_else(|| panic!("{} is attached and unknown to the machine", eni.id));
+            let known: BTreeSet<Ipv4Addr> = view.addresses.iter().map(|address| address.address).collect();
+            let prefixes = eni.prefixes.iter().flat_map(|prefix| prefix.addresses());
+            let real: BTreeSet<Ipv4Addr> = eni.secondary_ips.iter().copied().chain(prefixes).collect();
+            assert_eq!(known, real, "the ledger and EC2 disagree about {}", eni.id);
+            assert_eq!(view.counts.withdrawn, 0, "addresses of {} are set aside for ever", eni.id);
+            let dies = eni.attachment.as_ref().is_some_and(|attachment| attachment.delete_on_termination);
+            assert!(dies, "{} would survive its instance", eni.id);
+        }
+        assert_eq!(snapshot.enis.len(), page.items.len(), "{:?}", snapshot.enis);
+        let leases: BTreeSet<_> =
+            self.machine.as_ref().unwrap().ledger().leases().map(|(key, _, lease)| (key.clone(), lease.address)).collect();
+        let running: BTreeSet<_> = self
+            .pods
+            .values()
+            .filter_map(|pod| Some((pod.key.clone(), pod.lease.as_ref()?.address)))
+            .collect();
+        assert_eq!(leases, running, "leases and pods differ");
+    }
+
+    pub(crate) fn waiting(&self) -> usize {
+        self.pods.values().filter(|pod| pod.waiter.is_some()).count()
+    }
+
+    pub(crate) fn is_up(&self) -> bool {
+        self.machine.is_some()
+    }
+
+    pub(crate) fn decision(&mut self) -> String {
+        let now = self.now;
+        self.machine.as_mut().map_or_else(String::new, |machine| {
+            machine.snapshot(enipool_agent::engine::Phase::Serving, now).decision
+        })
+    }
+}
+
+fn outcome(done: &Done) -> String {
+    match done.ec2_error() {
+        Some(Ec2Error { kind, .. }) => kind.label().to_owned(),
+        None => match done {
+            Done::Enis(Ok(enis)) => format!("{} interfaces", enis.len()),
+            Done::Created(Ok(eni)) => eni.id.to_string(),
+            _ => "ok".to_owned(),
+        },
+    }
+}
