@@ -154,23 +154,6 @@ impl Pool {
         self.shared.lock().machine.config()
     }
 
-    /// Whether one of the node's interfaces owns `address`, in use or not.
-    pub fn owns(&self, address: Ipv4Addr) -> bool {
-        self.shared.lock().machine.owns(address)
-    }
-
-    /// Why no ADD can succeed on this node, as a sentence; `None`: one can, or could in a while.
-    ///
-    /// A node whose addresses are all in use can serve: a runtime that is told otherwise takes the node out of service,
-    /// and with it the pods that run well.
-    pub fn unavailable(&self) -> Option<String> {
-        let state = self.shared.lock();
-        if state.stopping {
-            return Some("the agent stops".into());
-        }
-        state.machine.unavailable(self.shared.clock.now())
-    }
-
     /// Whether leases are given: what the node holds is known and the host is set up for it.
     pub fn serving(&self) -> bool {
         let state = self.shared.lock();

@@ -110,6 +110,10 @@ impl World {
         self.pods.iter().filter(|(_, pod)| pod.lease.is_some()).map(|(id, _)| *id).collect()
     }
 
+    pub(crate) fn all_pods(&self) -> Vec<u32> {
+        self.pods.keys().copied().collect()
+    }
+
     pub(crate) fn calls(&self) -> u64 {
         self.shared.with(|model| {
             model.calls().counts().iter().filter(|(action, _)| **action != "RunInstances").map(|(_, c)| c.calls).sum()
@@ -312,6 +316,7 @@ impl World {
         let reading = record::read(&self.journal);
         assert_eq!(reading.damaged, 0, "a crash damages nothing but the journal's end");
         let recovered = Recovered::from_records(reading.records);
+        self.tell(|| format!("recovered: taken {:?}, releasing {:?}", recovered.taken, recovered.releasing));
         let host = HostView {
             pods: self
                 .pods

@@ -232,8 +232,7 @@ impl Recovered {
         }
     }
 
-    /// The fewest records that add up to the same, less what is older than `forget` and can no longer matter: the
-    /// compacted journal.
+    /// The fewest records that add up to the same, less interfaces gone for longer than `forget`: the compacted journal.
     pub fn records(&self, now: Timestamp, forget: Duration) -> Vec<Record> {
         let mut records = Vec::new();
         if let Some(instance) = &self.instance {
@@ -255,7 +254,8 @@ impl Recovered {
                 records.push(Record::Created { intent: intent.id.clone(), eni: eni.clone() });
             }
         }
-        for taken in self.taken.iter().filter(|taken| now.since(taken.at) < forget) {
+        // Not by age: one whose end is not known matters for as long as that is so. The writer drops the others.
+        for taken in &self.taken {
             records.push(Record::Taking {
                 eni: taken.eni.clone(),
                 addresses: taken.addresses.iter().copied().collect(),

@@ -170,6 +170,11 @@ impl Machine {
     pub(super) fn merge_start(&mut self, eni: &Eni, asked_at: Timestamp, now: Timestamp) {
         self.merge_addresses(eni, asked_at, now);
         self.reconsider_role(eni, now);
+        if let Some(entry) = self.enis.get_mut(&eni.id)
+            && asked_at >= entry.changed_at.plus(SETTLING)
+        {
+            entry.doubtful = false;
+        }
     }
 
     fn merge_addresses(&mut self, eni: &Eni, asked_at: Timestamp, now: Timestamp) {

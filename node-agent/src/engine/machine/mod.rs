@@ -34,7 +34,7 @@ use super::config::EffectiveConfig;
 use super::error::AcquireError;
 use super::port::{HostPicture, KernelError};
 use super::view::{CallCounts, Ec2ErrorView, Notice};
-use entry::{Creation, Entry, Foreign, Stage};
+use entry::{Creation, Entry, Foreign};
 pub use op::{Done, Look, Op, OpId, by_id};
 pub use pods::Acquire;
 pub use restore::Start;

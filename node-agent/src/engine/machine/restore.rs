@@ -1,6 +1,7 @@
 //! The machine's beginning: journal, EC2 and kernel put together, for the good of the pods that run.
 
 use std::collections::{BTreeMap, BTreeSet, VecDeque};
+use std::net::Ipv4Addr;
 use std::sync::Arc;
 use std::time::Duration;
 
@@ -95,6 +96,7 @@ impl Machine {
             }
             !needless
         });
+        machine.forget(now);
         machine.out.records.clear();
         machine.prefer();
         machine
@@ -162,16 +164,22 @@ impl Machine {
         let taken: Vec<_> = self.taken.iter().filter(|taken| taken.eni == *eni).cloned().collect();
         for taken in taken {
             let members = taken.addresses.iter().copied().chain(taken.prefixes.iter().flat_map(|p| p.addresses()));
-            for address in members {
+            let held = |address: &Ipv4Addr| {
+                self.enis.get(eni).is_some_and(|entry| entry.holdings.contains(*address))
+            };
+            // Not those that another interface has got since.
+            for address in members.filter(held).collect::<Vec<_>>() {
                 // One that a pod got since is the pod's.
                 let _ = self.ledger.withdraw(&[address], now);
             }
-            if asked_at < taken.at.plus(SETTLING) {
-                if let Some(entry) = self.enis.get_mut(eni) {
-                    entry.doubtful = true;
-                    entry.changed_at = entry.changed_at.max(taken.at);
+            // They come back into use, or are forgotten, with the first answer that proves something.
+            if let Some(entry) = self.enis.get_mut(eni) {
+                entry.doubtful = true;
+                entry.changed_at = entry.changed_at.max(taken.at);
+                let settled = entry.changed_at.plus(SETTLING);
+                if asked_at < settled {
+                    self.look_at(settled);
                 }
-                self.look_at(taken.at.plus(SETTLING));
             }
         }
     }

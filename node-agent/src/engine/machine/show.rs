@@ -162,24 +162,6 @@ impl Machine {
         Some((Shortage::Cooling, eta))
     }
 
-    /// Whether one of our interfaces owns `address`.
-    pub fn owns(&self, address: std::net::Ipv4Addr) -> bool {
-        self.enis.values().any(|entry| entry.holdings.contains(address) || entry.holdings.primary_ip == address)
-    }
-
-    /// Why no ADD can succeed, now or in a while.
-    pub fn unavailable(&self, now: Timestamp) -> Option<String> {
-        if !self.is_serving() {
-            return Some(Shortage::Starting.explanation().to_owned());
-        }
-        let totals = self.ledger.totals();
-        if totals.total > 0 || !self.running.is_empty() {
-            return None;
-        }
-        let (shortage, _) = self.shortage(now)?;
-        Some(format!("the node holds no address: {}; {}", shortage.explanation(), shortage.advice()))
-    }
-
     /// Why this ADD still waits, and when it may end; for its error.
     pub fn why_waiting(&self, id: WaiterId, now: Timestamp) -> (Shortage, Option<Duration>, Duration) {
         let waited = self.waiters.iter().find(|waiter| waiter.id == id).map_or(Duration::ZERO, |w| now.since(w.since));
