@@ -189,6 +189,18 @@ impl Ledger {
         }
     }
 
+    /// The interfaces whose addresses no pod gets, although they are open otherwise.
+    pub fn set_closed(&mut self, enis: &[EniId]) {
+        for (eni, book) in &mut self.books {
+            book.closed = enis.contains(eni);
+        }
+    }
+
+    /// Whether pods can get addresses of `eni`.
+    pub fn gives(&self, eni: &EniId) -> bool {
+        self.books.get(eni).is_some_and(|book| book.open && !book.closed)
+    }
+
     /// Whether nothing of `eni` is held by a pod or cooling.
     pub fn is_idle(&self, eni: &EniId) -> bool {
         self.counts(eni).is_none_or(|counts| counts.assigned == 0 && counts.cooling == 0)
@@ -267,7 +279,7 @@ impl Ledger {
         let best = self
             .books
             .iter()
-            .filter(|(_, book)| book.open)
+            .filter(|(_, book)| book.open && !book.closed)
             .filter_map(|(eni, book)| book.best(self.preference).map(|(rank, prefix)| (rank, eni, prefix)))
             .max_by(|a, b| a.0.cmp(&b.0));
         let Some((_, eni, prefix)) = best else { return Acquired::Empty };

@@ -92,6 +92,8 @@ pub struct EniView {
     /// Single addresses, and the addresses of the prefixes.
     pub addresses: Vec<AddressView>,
     pub counts: Counts,
+    /// Whether pods can get its free addresses.
+    pub gives: bool,
 }
 
 /// An ADD that waits for an address.
@@ -184,7 +186,7 @@ impl PoolSnapshot {
     pub fn available(&self) -> u32 {
         self.enis
             .iter()
-            .filter(|eni| eni.state == EniState::Ready)
+            .filter(|eni| eni.gives)
             .fold(0, |sum, eni| sum.saturating_add(eni.counts.free()))
     }
 

@@ -156,13 +156,14 @@ pub(super) struct Book {
     pub(super) device_index: u32,
     pub(super) open: bool,
     pub(super) draining: bool,
+    pub(super) closed: bool,
     singles: Block,
     prefixes: BTreeMap<Prefix, Block>,
 }
 
 impl Book {
     pub(super) fn new(device_index: u32) -> Self {
-        Self { device_index, open: false, draining: false, singles: Block::default(), prefixes: BTreeMap::new() }
+        Self { device_index, open: false, draining: false, closed: false, singles: Block::default(), prefixes: BTreeMap::new() }
     }
 
     pub(super) fn counts(&self) -> Counts {

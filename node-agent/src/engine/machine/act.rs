@@ -3,7 +3,7 @@
 use std::net::Ipv4Addr;
 use std::time::Duration;
 
-use enipool_pool::ec2::{CreateEni, Supply};
+use enipool_pool::ec2::{Action, CreateEni, Supply};
 use enipool_pool::eni::{Intent, SETTLING};
 use enipool_pool::ledger::Preference;
 use enipool_pool::ledger::record::{Record, Taken};
@@ -26,9 +26,36 @@ impl Machine {
         let mut plan = planner::plan(&snapshot, &mut self.memory, now);
         let actions = std::mem::take(&mut plan.actions);
         self.ledger.set_draining(&plan.draining);
+        self.ledger.set_closed(&plan.closed);
         self.plan = plan;
+        self.blown = None;
         for Planned { action, .. } in actions {
-            self.carry_out(action, now);
+            if self.permits(&action, now) {
+                self.carry_out(action, now);
+            }
+        }
+    }
+
+    /// The fuse: whatever the planner wants, a node makes no more calls than a node ever needs.
+    fn permits(&mut self, action: &planner::Action, now: Timestamp) -> bool {
+        let call = match action {
+            planner::Action::Assign { .. } => Action::AssignPrivateIpAddresses,
+            planner::Action::Create { .. } => Action::CreateNetworkInterface,
+            planner::Action::Attach { .. } => Action::AttachNetworkInterface,
+            planner::Action::Unassign { .. } => Action::UnassignPrivateIpAddresses,
+            // Each of its steps asks for itself.
+            planner::Action::Release { .. } => return true,
+            planner::Action::SetDeleteOnTermination { .. } => Action::ModifyNetworkInterfaceAttribute,
+        };
+        match self.fuse.permit(call, now) {
+            Ok(()) => true,
+            Err(blown) => {
+                if self.blown.is_none() {
+                    tracing::warn!("{blown}");
+                }
+                Self::sooner(&mut self.blown, blown.until());
+                false
+            }
         }
     }
 
@@ -68,7 +95,7 @@ impl Machine {
         };
         let intent = Intent { id: id.clone(), request: request.clone(), device_index, at: now };
         self.record(Record::Intended { intent: intent.clone() });
-        let creation = Creation { intent, uncertain: false, failures: 0, retry_at: None, find: false };
+        let creation = Creation { intent, uncertain: false, failures: 0, retry_at: None, find: false, asked_at: now };
         self.creations.insert(id, creation);
         self.start(Op::Create(request), now);
     }
@@ -151,6 +178,15 @@ impl Machine {
         if entry.retry_at.is_some_and(|at| at > now) {
             return;
         }
+        let call = if entry.stage == Stage::Deleting {
+            Action::DeleteNetworkInterface
+        } else {
+            Action::DetachNetworkInterface
+        };
+        if let Err(blown) = self.fuse.permit(call, now) {
+            entry.retry_at = Some(blown.until());
+            return;
+        }
         entry.retry_at = None;
         let force = entry.failures >= 3;
         match (entry.stage, entry.attachment.clone()) {
@@ -199,10 +235,16 @@ impl Machine {
             .collect();
         for id in due {
             let Some(creation) = self.creations.get_mut(&id) else { continue };
+            let call = if creation.find { Action::DescribeNetworkInterfaces } else { Action::CreateNetworkInterface };
+            if let Err(blown) = self.fuse.permit(call, now) {
+                creation.retry_at = Some(blown.until());
+                continue;
+            }
             creation.retry_at = None;
             let op = if creation.find {
                 Op::Look(Look::Intent(id))
             } else {
+                creation.asked_at = now;
                 Op::Create(creation.intent.request.clone())
             };
             self.start(op, now);
@@ -309,11 +351,5 @@ impl Machine {
             Addressing::Mixed => Preference::Any,
         };
         self.ledger.set_preference(preference);
-        let primary = self.enis.iter().find(|(_, entry)| entry.is_primary()).map(|(id, _)| id.clone());
-        if let Some(primary) = primary
-            && self.is_serving()
-        {
-            self.ledger.set_open(&primary, self.config.policy.use_primary_eni);
-        }
     }
 }

@@ -133,22 +133,18 @@ impl Machine {
     fn not_created(&mut self, id: &ClientToken, error: &Ec2Error, now: Timestamp) {
         let Some(creation) = self.creations.get_mut(id) else { return };
         let action = creation.action();
-        if error.kind.may_have_happened() {
-            creation.uncertain = true;
-        }
-        if error.kind == Ec2ErrorKind::TokenMismatch {
-            creation.uncertain = true;
-            creation.find = true;
-        }
-        let uncertain = creation.uncertain;
+        let unknown = error.kind.may_have_happened();
+        // Turned away at the door: says nothing of what became of an earlier call with this token.
+        let at_the_door =
+            matches!(error.kind, Ec2ErrorKind::Throttled | Ec2ErrorKind::AccessDenied | Ec2ErrorKind::Credentials);
+        let was_uncertain = creation.uncertain;
+        creation.uncertain |= unknown || error.kind == Ec2ErrorKind::TokenMismatch;
         self.refused(&action, error, now);
-        // Refused before EC2 looked at the token: an earlier, unknown outcome stays unknown.
-        let before_token = matches!(
-            error.kind,
-            Ec2ErrorKind::Throttled | Ec2ErrorKind::AccessDenied | Ec2ErrorKind::Credentials
-        );
-        if uncertain && (before_token || error.kind.may_have_happened() || error.kind == Ec2ErrorKind::TokenMismatch) {
+        if unknown || (was_uncertain && at_the_door) {
             self.retry_creation(id, now);
+        } else if let Some(creation) = self.creations.get_mut(id).filter(|creation| creation.uncertain) {
+            creation.find = true;
+            creation.retry_at = Some(now.plus(SETTLING));
         } else {
             self.drop_creation(id);
         }
@@ -437,9 +433,7 @@ impl Machine {
             if entry.stage == Stage::Attached {
                 entry.stage = Stage::Ready;
             }
-            let open = entry.stage == Stage::Ready
-                && entry.hands_off.is_none()
-                && (!entry.is_primary() || self.config.policy.use_primary_eni);
+            let open = entry.stage == Stage::Ready && entry.hands_off.is_none();
             let known: Vec<_> =
                 host.addresses.iter().copied().filter(|a| entry.holdings.addresses.contains(a)).collect();
             let prefixes: Vec<_> =

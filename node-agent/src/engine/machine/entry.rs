@@ -89,8 +89,11 @@ pub(super) struct Creation {
     pub(super) uncertain: bool,
     pub(super) failures: u32,
     pub(super) retry_at: Option<Timestamp>,
-    /// Ask EC2 by tag instead of repeating the creation: the token is too old, or does not match.
+    /// Ask EC2 by tag instead of repeating the creation: the token is too old or does not match, or the repetition was
+    /// refused, which does not tell what became of the first call.
     pub(super) find: bool,
+    /// When the creation was last asked for.
+    pub(super) asked_at: Timestamp,
 }
 
 impl Creation {

@@ -42,7 +42,7 @@ impl Machine {
             Look::Intent(id) => match enis.first() {
                 Some(eni) => self.created(id, eni, now),
                 None => {
-                    let begun = self.creations.get(id).map(|creation| creation.intent.at);
+                    let begun = self.creations.get(id).map(|creation| creation.asked_at);
                     if begun.is_some_and(|at| asked_at >= at.plus(SETTLING)) {
                         self.drop_creation(id);
                     } else {

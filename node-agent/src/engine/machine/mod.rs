@@ -18,6 +18,7 @@ use std::collections::{BTreeMap, BTreeSet, VecDeque};
 use std::sync::Arc;
 use std::time::Duration;
 
+use enipool_pool::budget::Fuse;
 use enipool_pool::capacity::Capacity;
 use enipool_pool::ec2::{Action, Ec2Error, Ec2ErrorKind, Tags};
 use enipool_pool::eni::SETTLING;
@@ -135,6 +136,9 @@ pub struct Machine {
     host: Host,
     timers: Timers,
     plan: Plan,
+    fuse: Fuse,
+    /// When the fuse lets through again what it held back.
+    blown: Option<Timestamp>,
     calls: BTreeMap<Action, CallCounts>,
     last_ec2_error: Option<Ec2ErrorView>,
     notices: VecDeque<Notice>,
@@ -322,6 +326,7 @@ impl Machine {
             self.timers.orphans,
             self.host.retry_at,
             self.plan.wake_at,
+            self.blown,
         ]
         .into_iter()
         .flatten()

@@ -5,6 +5,7 @@ use std::net::Ipv4Addr;
 use std::sync::Arc;
 use std::time::Duration;
 
+use enipool_pool::budget::Fuse;
 use enipool_pool::ec2::Eni;
 use enipool_pool::eni::{Holdings, SETTLING};
 use enipool_pool::ledger::record::{Record, Recovered, VERSION};
@@ -60,6 +61,8 @@ impl Machine {
             host: Host::default(),
             timers: Timers::default(),
             plan: Plan::default(),
+            fuse: Fuse::new(me.capacity.max_enis, now),
+            blown: None,
             calls: BTreeMap::new(),
             last_ec2_error: None,
             notices: VecDeque::new(),
@@ -249,6 +252,7 @@ impl Machine {
                 failures: 0,
                 retry_at: Some(now),
                 find: now.since(intent.at) > TOKEN_LIVES,
+                asked_at: intent.at,
             };
             self.creations.insert(id.clone(), creation);
         }

@@ -96,6 +96,7 @@ impl Machine {
                 prefixes: entry.holdings.prefixes.iter().copied().collect(),
                 addresses: self.ledger.addresses(id),
                 counts: self.ledger.counts(id).unwrap_or_default(),
+                gives: self.ledger.gives(id),
             })
             .collect();
         views.extend(self.foreign.iter().map(|(id, foreign)| EniView {
@@ -110,6 +111,7 @@ impl Machine {
             prefixes: foreign.holdings.prefixes.iter().copied().collect(),
             addresses: Vec::new(),
             counts: Counts::default(),
+            gives: false,
         }));
         views.sort_by_key(|view| (view.device_index.is_none(), view.device_index));
         views
@@ -143,6 +145,9 @@ impl Machine {
         }
         if self.waiters.is_empty() {
             return None;
+        }
+        if let Some(until) = self.blown {
+            return Some((Shortage::Hold(HoldReason::Throttled), Some(until.since(now))));
         }
         let attaching = self
             .enis
