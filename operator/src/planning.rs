@@ -30,6 +30,8 @@ pub const INSTANCE_ANNOTATION: &str = "enipool.dev/instance";
 
 /// Least time between the starts of two rounds.
 const ROUND_PAUSE: Duration = Duration::from_millis(100);
+/// And at least this many times what the last one took: however large the cluster, planning takes a quarter of a core.
+const ROUND_SHARE: u32 = 4;
 /// A round at least this often, whatever the watches say.
 const RESYNC: Duration = Duration::from_secs(30);
 /// Figures that only inform (pods, demand, decision) are written at most this often for each node.
@@ -95,7 +97,9 @@ impl Planning {
         loop {
             changes.mark_unchanged();
             let started = Instant::now();
-            let next = if self.world.state().is_complete() { self.round().await } else { started + RESYNC };
+            let complete = self.world.state().is_complete();
+            let next = if complete { self.round().await } else { started + RESYNC };
+            let pause = ROUND_PAUSE.max(started.elapsed() * ROUND_SHARE).min(RESYNC);
             tokio::select! {
                 () = stop.cancelled() => return,
                 () = tokio::time::sleep_until(next) => {}
@@ -107,7 +111,7 @@ impl Planning {
             }
             tokio::select! {
                 () = stop.cancelled() => return,
-                () = tokio::time::sleep_until(started + ROUND_PAUSE) => {}
+                () = tokio::time::sleep_until(started + pause) => {}
             }
         }
     }

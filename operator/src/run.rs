@@ -5,7 +5,7 @@ use std::time::Duration;
 
 use anyhow::Context as _;
 use enipool_crds::ENIPoolClassSpec;
-use enipool_daemon::{AdminServer, Readiness, Shutdown};
+use enipool_daemon::{AdminServer, Gate, Readiness, Shutdown};
 use enipool_pool::Timestamp;
 use enipool_pool::budget::Budget;
 use enipool_pool::ec2::Ec2;
@@ -13,8 +13,10 @@ use k8s_controller::LeaderElection;
 use kube::Client;
 use prometheus_client::registry::Registry;
 use tokio::net::TcpListener;
+use tokio_util::sync::CancellationToken;
 
 use crate::args::Args;
+use crate::kubernetes::CallError;
 use crate::metrics::Metrics;
 use crate::network::SharedNetwork;
 use crate::planning::Planning;
@@ -23,6 +25,10 @@ use crate::{class_status, default_class, farewell, kubernetes, leaks, network, w
 
 /// Longest wait for tasks to end: less than Kubernetes's own 30 s.
 const GRACE: Duration = Duration::from_secs(10);
+/// Pause between two looks for an API server that knows our kinds.
+const LOOK_AGAIN: Duration = Duration::from_secs(1);
+/// Their plural names.
+const KINDS: [&str; 2] = ["enipools", "enipoolclasses"];
 
 /// Runs until a signal, or until something breaks that a new start may mend (the Lease is lost, a watch ended).
 pub async fn run<E: Ec2>(args: Args, client: Client, ec2: E, shutdown: Shutdown) -> anyhow::Result<()> {
@@ -37,8 +43,9 @@ pub async fn run<E: Ec2>(args: Args, client: Client, ec2: E, shutdown: Shutdown)
     let admin = AdminServer::new(readiness).metrics(Arc::new(registry));
     shutdown.spawn_vital("admin server", admin.serve(listener, shutdown.token()));
 
-    check_crds(&client).await?;
-    reachable.open();
+    if !await_api(&client, &reachable, &shutdown.token()).await {
+        return shutdown.finish(GRACE).await.map_err(anyhow::Error::new);
+    }
     let election = LeaderElection::new(client.clone(), &args.namespace, &args.lease, &args.identity);
     let leading = lead(args, client, Arc::new(ec2), class, metrics, shutdown.clone());
     tokio::select! {
@@ -96,20 +103,36 @@ async fn collect_leaks<E: Ec2>(
     cluster: String,
     world: World,
     metrics: Metrics,
-    stop: tokio_util::sync::CancellationToken,
+    stop: CancellationToken,
 ) {
     leaks::collect(ec2, cluster, world, metrics, stop.clone()).await;
     stop.cancelled().await;
 }
 
-/// Without its CRDs nothing works, and the errors of the watches would not say so.
-async fn check_crds(client: &Client) -> anyhow::Result<()> {
+/// Waits for an API server that knows our kinds: without them nothing works, and the errors of the watches would not say
+/// so. A CRD takes a moment after it is applied. Answers whether there is one; if not, the end was asked for.
+async fn await_api(client: &Client, reachable: &Gate, stop: &CancellationToken) -> bool {
     let version = format!("{}/{}", enipool_crds::GROUP, enipool_crds::VERSION);
-    match kubernetes::call(client.list_api_group_resources(&version)).await {
-        Ok(list) if list.resources.iter().any(|resource| resource.name == "enipools") => Ok(()),
-        Ok(_) | Err(kubernetes::CallError::NotFound) => {
-            anyhow::bail!("the API server does not know ENIPool: apply crds/enipools.yaml and crds/enipoolclasses.yaml")
+    let mut told = None;
+    loop {
+        let why = match kubernetes::call(client.list_api_group_resources(&version)).await {
+            Ok(list) if KINDS.iter().all(|kind| list.resources.iter().any(|resource| resource.name == *kind)) => {
+                reachable.open();
+                return true;
+            }
+            Ok(_) | Err(CallError::NotFound) => {
+                "it does not know ENIPool and ENIPoolClass: apply crds/enipools.yaml and crds/enipoolclasses.yaml".into()
+            }
+            Err(error) => error.story(),
+        };
+        reachable.close(why.as_str());
+        if told.as_ref() != Some(&why) {
+            tracing::warn!(%why, "waiting for the API server");
+            told = Some(why);
         }
-        Err(error) => Err(anyhow::Error::new(error).context("API server")),
+        tokio::select! {
+            () = stop.cancelled() => return false,
+            () = tokio::time::sleep(LOOK_AGAIN) => {}
+        }
     }
 }

@@ -19,7 +19,7 @@ use crate::world::{Node, State};
 #[derive(Debug, Clone)]
 pub struct Planned {
     pub name: Arc<str>,
-    pub node: Node,
+    pub node: Arc<Node>,
     /// `None`: no class matches; the built-in defaults serve until one does.
     pub class: Option<Arc<ENIPoolClass>>,
     /// `None`: to be made.

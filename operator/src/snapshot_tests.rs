@@ -22,7 +22,7 @@ fn state(nodes: &[(&str, Node)]) -> State {
         state.mark_synced(kind);
     }
     for (name, node) in nodes {
-        state.nodes.insert((*name).into(), node.clone());
+        state.nodes.insert((*name).into(), Arc::new(node.clone()));
     }
     state.classes.insert("default".into(), Arc::new(fixtures::default_class()));
     state

@@ -40,7 +40,7 @@ struct BoundPod {
 /// Everything, under the lock.
 #[derive(Debug, Default)]
 pub struct State {
-    pub nodes: HashMap<Arc<str>, Node>,
+    pub nodes: HashMap<Arc<str>, Arc<Node>>,
     pub pools: HashMap<Arc<str>, Arc<ENIPool>>,
     pub classes: BTreeMap<Arc<str>, Arc<ENIPoolClass>>,
     pods: HashMap<Arc<str>, BoundPod>,
@@ -122,7 +122,7 @@ impl Watched for core::Node {
     fn apply(self, key: Arc<str>, state: &mut State) {
         match read_node(self) {
             Some(node) => {
-                state.nodes.insert(key, node);
+                state.nodes.insert(key, Arc::new(node));
             }
             None => {
                 state.nodes.remove(&key);
