@@ -2,6 +2,8 @@
 //! the SDK's environment variables and from the metadata service. A process reads its environment once, so each scenario
 //! runs in a process of its own: this same test binary, started again.
 
+#![allow(clippy::unwrap_used, clippy::panic, reason = "a test that cannot go on has failed")]
+
 use std::net::{Ipv4Addr, SocketAddr, TcpListener};
 use std::process::Command;
 
@@ -128,7 +130,10 @@ async fn scenario_life_of_an_eni() {
         ..creation(&site, "intent-1", Supply::Addresses(3))
     };
     let eni = ec2.create_network_interface(&request).await.unwrap();
-    assert_eq!((eni.secondary_ips.len(), eni.status, eni.description.as_str()), (3, EniStatus::Available, "enipool test"));
+    assert_eq!(
+        (eni.secondary_ips.len(), eni.status, eni.description.as_str()),
+        (3, EniStatus::Available, "enipool test")
+    );
     assert_eq!(ec2.create_network_interface(&request).await.unwrap().id, eni.id, "the same token, the same ENI");
     let attachment = ec2.attach_network_interface(&eni.id, &site.instance, 1).await.unwrap();
     let of_instance = EniFilter { instance: Some(site.instance.clone()), ..EniFilter::default() };
@@ -146,7 +151,8 @@ async fn scenario_life_of_an_eni() {
     assert_eq!(prefixes.len(), 1);
     ec2.unassign(&eni.id, &assigned.addresses, &[]).await.unwrap();
     ec2.unassign(&eni.id, &[], &prefixes).await.unwrap();
-    let by_id = EniFilter { ids: vec![eni.id.clone(), "eni-0123456789abcdef0".parse().unwrap()], ..EniFilter::default() };
+    let by_id =
+        EniFilter { ids: vec![eni.id.clone(), "eni-0123456789abcdef0".parse().unwrap()], ..EniFilter::default() };
     let found = ec2.describe_network_interfaces(&by_id).await.unwrap();
     assert_eq!(found.len(), 1, "an id that is gone is no error");
     assert_eq!(found[0].secondary_ips, eni.secondary_ips);

@@ -1,6 +1,7 @@
 //! `ENIPoolClass`: the defaults of a group of nodes, and how their subnets fare.
 
 #![allow(unreachable_pub, reason = "KubeSchema repeats each struct in a scope of its own")]
+#![allow(clippy::duplicated_attributes, reason = "each printer column has a type and a path")]
 
 use std::collections::BTreeMap;
 
@@ -26,9 +27,19 @@ use crate::settings::TargetFields;
     derive = "PartialEq",
     derive = "Default",
     doc = "Defaults of the pools of a group of nodes: warm targets, subnets, security groups, source NAT. `status` says how the subnets fare.",
-    printcolumn(name = "Nodes", type_ = "integer", json_path = ".status.nodes", description = "Nodes that this class applies to"),
+    printcolumn(
+        name = "Nodes",
+        type_ = "integer",
+        json_path = ".status.nodes",
+        description = "Nodes that this class applies to"
+    ),
     printcolumn(name = "Addressing", type_ = "string", json_path = ".spec.addressing"),
-    printcolumn(name = "Free", type_ = "integer", json_path = ".status.availableAddresses", description = "Free addresses in all subnets of the class"),
+    printcolumn(
+        name = "Free",
+        type_ = "integer",
+        json_path = ".status.availableAddresses",
+        description = "Free addresses in all subnets of the class"
+    ),
     printcolumn(name = "Ready", type_ = "string", json_path = ".status.conditions[?(@.type==\"Ready\")].status"),
     printcolumn(name = "Reason", type_ = "string", json_path = ".status.conditions[?(@.type==\"Ready\")].reason"),
     printcolumn(name = "Age", type_ = "date", json_path = ".metadata.creationTimestamp"),

@@ -234,8 +234,7 @@ mod tests {
         assert_eq!(fields(|f| f.warm_eni_target = Some(2)), "2 ENIs");
         assert_eq!(fields(|f| f.warm_ip_target = Some(5)), "5 IPs");
         assert_eq!(fields(|f| f.addressing = Some(Addressing::Prefix)), "1 /28");
-        let both =
-            TargetFields { warm_ip_target: Some(2), minimum_ip_target: Some(20), ..TargetFields::default() };
+        let both = TargetFields { warm_ip_target: Some(2), minimum_ip_target: Some(20), ..TargetFields::default() };
         assert_eq!(both.summary(), "2 IPs, min 20");
     }
 

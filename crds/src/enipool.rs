@@ -4,6 +4,7 @@
 //! (`status`).
 
 #![allow(unreachable_pub, reason = "KubeSchema repeats each struct in a scope of its own")]
+#![allow(clippy::duplicated_attributes, reason = "each printer column has a type and a path")]
 
 use k8s_openapi::apimachinery::pkg::apis::meta::v1::{Condition, Time};
 use kube::{CustomResource, KubeSchema};
@@ -37,19 +38,78 @@ pub enum Operations {
     derive = "Default",
     doc = "The pool of network interfaces and addresses of one node, with the node's name. Edit `spec` to ask for more or less; `status` says what the node holds and why a pod waits.",
     printcolumn(name = "Type", type_ = "string", json_path = ".status.instance.type", description = "Instance type"),
-    printcolumn(name = "ENIs", type_ = "integer", json_path = ".status.attachedENIs", description = "ENIs attached, the primary one included"),
-    printcolumn(name = "Max", type_ = "integer", json_path = ".status.capacity.enis", description = "ENIs that the instance type can hold"),
-    printcolumn(name = "IPs", type_ = "integer", json_path = ".status.addresses.total", description = "Addresses for pods that the node holds"),
-    printcolumn(name = "Assigned", type_ = "integer", json_path = ".status.addresses.assigned", description = "Addresses that pods use"),
-    printcolumn(name = "Free", type_ = "integer", json_path = ".status.addresses.available", description = "Addresses that a pod gets at once"),
+    printcolumn(
+        name = "ENIs",
+        type_ = "integer",
+        json_path = ".status.attachedENIs",
+        description = "ENIs attached, the primary one included"
+    ),
+    printcolumn(
+        name = "Max",
+        type_ = "integer",
+        json_path = ".status.capacity.enis",
+        description = "ENIs that the instance type can hold"
+    ),
+    printcolumn(
+        name = "IPs",
+        type_ = "integer",
+        json_path = ".status.addresses.total",
+        description = "Addresses for pods that the node holds"
+    ),
+    printcolumn(
+        name = "Assigned",
+        type_ = "integer",
+        json_path = ".status.addresses.assigned",
+        description = "Addresses that pods use"
+    ),
+    printcolumn(
+        name = "Free",
+        type_ = "integer",
+        json_path = ".status.addresses.available",
+        description = "Addresses that a pod gets at once"
+    ),
     printcolumn(name = "Warm", type_ = "string", json_path = ".status.warm", description = "Warm target in force"),
-    printcolumn(name = "Ready", type_ = "string", json_path = ".status.conditions[?(@.type==\"Ready\")].status", description = "Whether the agent serves pods"),
-    printcolumn(name = "Reason", type_ = "string", json_path = ".status.reason", description = "The most pressing of what holds the pool back"),
+    printcolumn(
+        name = "Ready",
+        type_ = "string",
+        json_path = ".status.conditions[?(@.type==\"Ready\")].status",
+        description = "Whether the agent serves pods"
+    ),
+    printcolumn(
+        name = "Reason",
+        type_ = "string",
+        json_path = ".status.reason",
+        description = "The most pressing of what holds the pool back"
+    ),
     printcolumn(name = "Age", type_ = "date", json_path = ".metadata.creationTimestamp"),
-    printcolumn(name = "Subnet", type_ = "string", json_path = ".spec.allocation.subnetID", priority = 1, description = "Subnet of the next ENI"),
-    printcolumn(name = "Ceiling", type_ = "integer", json_path = ".spec.allocation.ceiling", priority = 1, description = "The most addresses that the node may hold"),
-    printcolumn(name = "Demand", type_ = "integer", json_path = ".spec.allocation.demand", priority = 1, description = "Pods bound to the node that have no address yet"),
-    printcolumn(name = "Throttles", type_ = "integer", json_path = ".status.throttles", priority = 1, description = "EC2 calls refused for their rate since the agent started"),
+    printcolumn(
+        name = "Subnet",
+        type_ = "string",
+        json_path = ".spec.allocation.subnetID",
+        priority = 1,
+        description = "Subnet of the next ENI"
+    ),
+    printcolumn(
+        name = "Ceiling",
+        type_ = "integer",
+        json_path = ".spec.allocation.ceiling",
+        priority = 1,
+        description = "The most addresses that the node may hold"
+    ),
+    printcolumn(
+        name = "Demand",
+        type_ = "integer",
+        json_path = ".spec.allocation.demand",
+        priority = 1,
+        description = "Pods bound to the node that have no address yet"
+    ),
+    printcolumn(
+        name = "Throttles",
+        type_ = "integer",
+        json_path = ".status.throttles",
+        priority = 1,
+        description = "EC2 calls refused for their rate since the agent started"
+    ),
     printcolumn(name = "Instance", type_ = "string", json_path = ".status.instance.id", priority = 1)
 )]
 #[x_kube(

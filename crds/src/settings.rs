@@ -91,8 +91,7 @@ mod tests {
 
     #[test]
     fn a_pool_that_asks_for_warm_enis_is_not_overruled_by_its_classs_address_targets() {
-        let class =
-            TargetFields { warm_ip_target: Some(3), minimum_ip_target: Some(10), ..TargetFields::default() };
+        let class = TargetFields { warm_ip_target: Some(3), minimum_ip_target: Some(10), ..TargetFields::default() };
         let pool = TargetFields { warm_eni_target: Some(2), ..TargetFields::default() };
         assert_eq!(pool.or(&class), pool);
     }

@@ -1,12 +1,16 @@
 //! The generated manifests are what the types say, and the API server can take them.
 
+#![allow(clippy::unwrap_used, reason = "a test that cannot go on has failed")]
+
 use std::path::Path;
 
 use enipool_crds::{ENIPool, ENIPoolClass, Reason, fixtures, manifest};
 use k8s_openapi::apiextensions_apiserver::pkg::apis::apiextensions::v1::JSONSchemaProps;
 use kube::CustomResourceExt;
 
-fn schema(crd: &k8s_openapi::apiextensions_apiserver::pkg::apis::apiextensions::v1::CustomResourceDefinition) -> JSONSchemaProps {
+fn schema(
+    crd: &k8s_openapi::apiextensions_apiserver::pkg::apis::apiextensions::v1::CustomResourceDefinition,
+) -> JSONSchemaProps {
     crd.spec.versions[0].schema.clone().unwrap().open_api_v3_schema.unwrap()
 }
 

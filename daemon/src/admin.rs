@@ -239,9 +239,8 @@ mod tests {
     }
 
     fn server() -> AdminServer {
-        AdminServer::new(Readiness::new()).page("/v1", Access::Loopback, |request| {
-            (request.path == "/v1/enis").then(|| Answer::json("{}"))
-        })
+        AdminServer::new(Readiness::new())
+            .page("/v1", Access::Loopback, |request| (request.path == "/v1/enis").then(|| Answer::json("{}")))
     }
 
     #[test]
@@ -293,8 +292,9 @@ mod tests {
         let listener = TcpListener::bind("127.0.0.1:0").await.unwrap();
         let address = listener.local_addr().unwrap();
         let shutdown = CancellationToken::new();
-        let serving =
-            tokio::spawn(AdminServer::new(Readiness::new()).metrics(Arc::new(registry)).serve(listener, shutdown.clone()));
+        let serving = tokio::spawn(
+            AdminServer::new(Readiness::new()).metrics(Arc::new(registry)).serve(listener, shutdown.clone()),
+        );
         let text = ask(address, "GET /metrics HTTP/1.1\r\nHost: a\r\nConnection: close\r\n\r\n").await;
         assert!(text.starts_with("HTTP/1.1 200 OK"), "{text}");
         assert!(text.contains(OPENMETRICS), "{text}");

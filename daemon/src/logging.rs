@@ -81,7 +81,7 @@ pub enum LogError {
 #[derive(Debug)]
 pub struct LogGuard {
     dropped: Vec<ErrorCounter>,
-    _workers: Vec<WorkerGuard>,
+    workers: Vec<WorkerGuard>,
 }
 
 impl LogGuard {
@@ -111,11 +111,11 @@ where
         .map_err(|source| LogError::Filter { filter: options.filter.clone(), source })?;
     let own_targets: Vec<&'static str> = options.files.iter().filter_map(|file| file.target).collect();
     let mut layers = Vec::new();
-    let mut guard = LogGuard { dropped: Vec::new(), _workers: Vec::new() };
+    let mut guard = LogGuard { dropped: Vec::new(), workers: Vec::new() };
     for file in &options.files {
         let (writer, worker) = open(file)?;
         guard.dropped.push(writer.error_counter());
-        guard._workers.push(worker);
+        guard.workers.push(worker);
         let belongs = belongs_to(file.target, own_targets.clone());
         layers.push(format::layer().with_ansi(false).with_writer(writer).with_filter(FilterFn::new(belongs)).boxed());
     }
@@ -134,8 +134,7 @@ fn belongs_to(target: Option<&'static str>, others: Vec<&'static str>) -> impl F
 }
 
 fn open(file: &LogFile) -> Result<(NonBlocking, WorkerGuard), LogError> {
-    std::fs::create_dir_all(&file.folder)
-        .map_err(|source| LogError::Folder { folder: file.folder.clone(), source })?;
+    std::fs::create_dir_all(&file.folder).map_err(|source| LogError::Folder { folder: file.folder.clone(), source })?;
     let appender = RollingFileAppender::builder()
         .rotation(Rotation::HOURLY)
         .filename_prefix(&file.prefix)

@@ -76,13 +76,11 @@ impl Shutdown {
     }
 
     /// Runs a task that has to go on until the token is cancelled: if it ends earlier, or panics, so does the process.
-    pub fn spawn_vital<E: std::fmt::Display>(
+    pub fn spawn_vital<E: std::fmt::Display + Send + 'static>(
         &self,
         name: &'static str,
         task: impl Future<Output = Result<(), E>> + Send + 'static,
-    ) where
-        E: Send + 'static,
-    {
+    ) {
         let shutdown = self.clone();
         let task = self.tracker.spawn(task);
         self.tracker.spawn(async move {

@@ -26,8 +26,8 @@ pub enum FileError {
 
 /// Reads the file. A field that the API does not have is an error: it is a typo.
 pub fn read(path: &Path) -> Result<ENIPoolClassSpec, FileError> {
-    let text = std::fs::read_to_string(path)
-        .map_err(|source| FileError::Unreadable { path: path.to_owned(), source })?;
+    let text =
+        std::fs::read_to_string(path).map_err(|source| FileError::Unreadable { path: path.to_owned(), source })?;
     parse(&text).map_err(|why| FileError::Malformed { path: path.to_owned(), why })
 }
 

@@ -43,7 +43,8 @@ pub enum Farewell {
 
 /// What to do, from what EC2 says of the instance and its ENIs.
 pub fn judge(enis: &[Eni], instance: Option<InstanceState>) -> Farewell {
-    let loose: Vec<_> = enis.iter().filter(|eni| eni.status == EniStatus::Available).map(|eni| eni.id.clone()).collect();
+    let loose: Vec<_> =
+        enis.iter().filter(|eni| eni.status == EniStatus::Available).map(|eni| eni.id.clone()).collect();
     if !loose.is_empty() {
         return Farewell::Delete(loose);
     }
@@ -78,8 +79,8 @@ pub async fn see_off<E: Ec2>(client: Client, ec2: Arc<E>, world: World, metrics:
         tokio::select! {
             () = stop.cancelled() => return,
             () = tokio::time::sleep(LOOK_EVERY), if !none => {}
-            changed = changes.changed(), if none => {
-                if changed.is_err() {
+            news = changes.changed(), if none => {
+                if news.is_err() {
                     return;
                 }
             }
@@ -93,7 +94,8 @@ fn has_finalizer(pool: &ENIPool) -> bool {
 
 /// The instance of a pool: the agent's word, else what the operator wrote down when it made the pool.
 pub fn instance_of(pool: &ENIPool) -> Option<InstanceId> {
-    let reported = pool.status.as_ref().and_then(|status| status.instance.as_ref()).map(|instance| instance.id.as_str());
+    let reported =
+        pool.status.as_ref().and_then(|status| status.instance.as_ref()).map(|instance| instance.id.as_str());
     let noted = pool.metadata.annotations.as_ref().and_then(|all| all.get(INSTANCE_ANNOTATION)).map(String::as_str);
     reported.or(noted)?.parse().ok()
 }

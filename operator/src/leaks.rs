@@ -70,7 +70,9 @@ fn is_old(eni: &Eni, now: Timestamp) -> bool {
 /// Collects until the token is cancelled.
 pub async fn collect<E: Ec2>(ec2: Arc<E>, cluster: String, world: World, metrics: Metrics, stop: CancellationToken) {
     if cluster.is_empty() {
-        tracing::warn!("no cluster name is set: leaked ENIs are not collected, because they could be another cluster's");
+        tracing::warn!(
+            "no cluster name is set: leaked ENIs are not collected, because they could be another cluster's"
+        );
         return;
     }
     let mut before = BTreeSet::new();

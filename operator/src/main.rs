@@ -9,11 +9,8 @@ use enipool_operator::{Args, run};
 #[tokio::main]
 async fn main() -> anyhow::Result<()> {
     let args = Args::parse();
-    let _log = logging::init(&LogOptions {
-        format: args.log_format,
-        filter: args.log_level.clone(),
-        files: Vec::new(),
-    })?;
+    let _log =
+        logging::init(&LogOptions { format: args.log_format, filter: args.log_level.clone(), files: Vec::new() })?;
     let shutdown = Shutdown::new();
     shutdown.on_signals().context("signals")?;
     let mut config = kube::Config::infer().await.context("no way to the API server")?;

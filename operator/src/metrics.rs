@@ -93,7 +93,11 @@ impl Metrics {
         registry.register("demand", "Of these, pods that have no address yet", metrics.demand.clone());
         registry.register("allocated_addresses", "Addresses allocated to nodes", metrics.allocated.clone());
         registry.register("held_addresses", "Addresses that nodes hold", metrics.held.clone());
-        registry.register("withheld_addresses", "Addresses asked for that subnets cannot give", metrics.withheld.clone());
+        registry.register(
+            "withheld_addresses",
+            "Addresses asked for that subnets cannot give",
+            metrics.withheld.clone(),
+        );
         registry.register("waiting_pods", "Pods whose sandbox waits for an address", metrics.waiting.clone());
         registry.register("deleted_enis", "ENIs deleted, by why", metrics.deleted_enis.clone());
         registry.register("leaked_enis", "Available ENIs of ours that no node owns", metrics.leaked_enis.clone());

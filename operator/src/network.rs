@@ -139,8 +139,8 @@ pub async fn refresh<E: Ec2>(
         tokio::select! {
             () = stop.cancelled() => return,
             () = tokio::time::sleep_until(due) => {}
-            changed = changes.changed() => {
-                if changed.is_err() {
+            news = changes.changed() => {
+                if news.is_err() {
                     return;
                 }
             }
@@ -155,9 +155,10 @@ pub async fn refresh<E: Ec2>(
 
 /// What a refresh depends on: selectors and the subnets in use.
 fn fingerprint(questions: &Questions) -> Vec<String> {
-    let classes = questions.classes.iter().map(|class| {
-        format!("{} {:?} {:?}", class.name_any(), class.uid(), class.metadata.generation)
-    });
+    let classes = questions
+        .classes
+        .iter()
+        .map(|class| format!("{} {:?} {:?}", class.name_any(), class.uid(), class.metadata.generation));
     classes.chain(questions.in_use.iter().map(SubnetId::to_string)).collect()
 }
 
@@ -178,9 +179,16 @@ async fn ask<E: Ec2>(ec2: &E, questions: &Questions, last: &Network, metrics: &M
         network.subnets.extend(subnets.into_iter().map(|subnet| (subnet.id.clone(), subnet)));
         network.classes.insert(name, found);
     }
-    let rest: Vec<SubnetId> = questions.in_use.iter().filter(|id| !network.subnets.contains_key(*id)).cloned().collect();
+    let rest: Vec<SubnetId> =
+        questions.in_use.iter().filter(|id| !network.subnets.contains_key(*id)).cloned().collect();
     if !rest.is_empty() {
-        match describe_subnets(ec2, Selector { ids: rest.clone(), vpc: None, zone: None, tags: BTreeMap::new() }, metrics).await {
+        match describe_subnets(
+            ec2,
+            Selector { ids: rest.clone(), vpc: None, zone: None, tags: BTreeMap::new() },
+            metrics,
+        )
+        .await
+        {
             Ok(subnets) => network.subnets.extend(subnets.into_iter().map(|subnet| (subnet.id.clone(), subnet))),
             Err(error) => {
                 tracing::warn!(%error, "subnets of the nodes cannot be looked up; planning with the last figures");

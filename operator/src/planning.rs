@@ -103,8 +103,8 @@ impl Planning {
             tokio::select! {
                 () = stop.cancelled() => return,
                 () = tokio::time::sleep_until(next) => {}
-                changed = changes.changed() => {
-                    if changed.is_err() {
+                news = changes.changed() => {
+                    if news.is_err() {
                         return;
                     }
                 }
@@ -125,9 +125,7 @@ impl Planning {
             let orphans: Vec<Arc<ENIPool>> = state
                 .pools
                 .iter()
-                .filter(|(name, pool)| {
-                    !state.nodes.contains_key(*name) && pool.metadata.deletion_timestamp.is_none()
-                })
+                .filter(|(name, pool)| !state.nodes.contains_key(*name) && pool.metadata.deletion_timestamp.is_none())
                 .map(|(_, pool)| pool.clone())
                 .collect();
             (snapshot::take(&state, &network), orphans)

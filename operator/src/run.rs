@@ -98,13 +98,7 @@ async fn lead<E: Ec2>(
 }
 
 /// The collector ends at once when no cluster name is set; the rest goes on.
-async fn collect_leaks<E: Ec2>(
-    ec2: Arc<E>,
-    cluster: String,
-    world: World,
-    metrics: Metrics,
-    stop: CancellationToken,
-) {
+async fn collect_leaks<E: Ec2>(ec2: Arc<E>, cluster: String, world: World, metrics: Metrics, stop: CancellationToken) {
     leaks::collect(ec2, cluster, world, metrics, stop.clone()).await;
     stop.cancelled().await;
 }
@@ -121,7 +115,8 @@ async fn await_api(client: &Client, reachable: &Gate, stop: &CancellationToken) 
                 return true;
             }
             Ok(_) | Err(CallError::NotFound) => {
-                "it does not know ENIPool and ENIPoolClass: apply crds/enipools.yaml and crds/enipoolclasses.yaml".into()
+                "it does not know ENIPool and ENIPoolClass: apply crds/enipools.yaml and crds/enipoolclasses.yaml"
+                    .into()
             }
             Err(error) => error.story(),
         };

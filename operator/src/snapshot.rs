@@ -91,7 +91,7 @@ fn view(planned: &Planned, capacity: Capacity, pods: u32, max_pods: Option<u32>,
         }),
         enis: status.map(interfaces).unwrap_or_default(),
         foreign_enis: status.map_or(0, |status| count(status.foreign_enis)),
-        no_prefixes: status.is_some_and(|status| lacks_prefixes(status)),
+        no_prefixes: status.is_some_and(lacks_prefixes),
         subnets: network.subnets_of(&planned.class_name(), planned.node.zone.as_ref(), primary(status)),
         given: spec.allocation.as_ref().and_then(|allocation| allocation.view().ok()).map(|view| Given {
             addresses: view.addresses,

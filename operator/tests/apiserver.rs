@@ -4,6 +4,8 @@
 //! Needs an API server whose objects may be changed: `ENIPOOL_TEST_KUBECONFIG=… cargo test -- --ignored`. No other
 //! operator may run there.
 
+#![allow(clippy::unwrap_used, reason = "a test that cannot go on has failed")]
+
 use std::fmt::Debug;
 use std::time::Duration;
 
@@ -14,7 +16,7 @@ use enipool_daemon::Shutdown;
 use enipool_operator::Args;
 use futures::StreamExt;
 use k8s_openapi::api::coordination::v1::Lease;
-use k8s_openapi::api::core::v1::{Node, Pod};
+use k8s_openapi::api::core::v1::{Node, Pod, ServiceAccount};
 use k8s_openapi::apiextensions_apiserver::pkg::apis::apiextensions::v1::CustomResourceDefinition;
 use kube::api::{DeleteParams, Patch, PatchParams, PostParams};
 use kube::config::{KubeConfigOptions, Kubeconfig};
@@ -23,11 +25,8 @@ use kube::{Api, Client, Resource, ResourceExt};
 use serde::de::DeserializeOwned;
 use serde_json::{Value, json};
 
-const NODE: &str = "operator-test-node";
-const POD: &str = "operator-test-pod";
-
 async fn client() -> Client {
-    let file = std::env::var("ENIPOOL_TEST_KUBECONFIG").expect("ENIPOOL_TEST_KUBECONFIG names a kubeconfig");
+    let file = std::env::var("ENIPOOL_TEST_KUBECONFIG").unwrap();
     let kubeconfig = Kubeconfig::read_from(file).unwrap();
     let config = kube::Config::from_custom_kubeconfig(kubeconfig, &KubeConfigOptions::default()).await.unwrap();
     Client::try_from(config).unwrap()
@@ -52,18 +51,23 @@ where
     let watching = async {
         let mut events = std::pin::pin!(watcher::watch_object(api.clone(), name));
         while let Some(event) = events.next().await {
-            last = event.unwrap_or(last.take());
+            // An error is the watch's pause; it goes on by itself.
+            last = event.unwrap_or_else(|_| last.take());
             if wanted(last.as_ref()) {
                 return;
             }
         }
     };
-    let waited = tokio::time::timeout(Duration::from_secs(30), watching).await;
-    assert!(waited.is_ok(), "{name} never was so that {what}: {last:#?}");
+    let in_time = tokio::time::timeout(Duration::from_secs(30), watching).await;
+    assert!(in_time.is_ok(), "{name} never was so that {what}: {last:#?}");
     last
 }
 
-fn operator(client: &Client, identity: &str, class_file: &str) -> (Shutdown, tokio::task::JoinHandle<anyhow::Result<()>>) {
+fn operator(
+    client: &Client,
+    identity: &str,
+    class_file: &str,
+) -> (Shutdown, tokio::task::JoinHandle<anyhow::Result<()>>) {
     let args = Args::parse_from([
         "enipool-operator",
         "--namespace=default",
@@ -97,11 +101,15 @@ async fn the_life_of_a_node_and_a_change_of_leader() {
     let classes: Api<ENIPoolClass> = Api::all(client.clone());
     let leases: Api<Lease> = Api::namespaced(client.clone(), "default");
     let gone = DeleteParams { grace_period_seconds: Some(0), ..DeleteParams::default() };
-    let _ = pods.delete(POD, &gone).await;
-    let _ = nodes.delete(NODE, &gone).await;
+    // Names of its own: what a run that was broken off left behind is in nobody's way.
+    let node_name = format!("operator-test-{}", std::process::id());
+    let node_name = node_name.as_str();
     let _ = classes.delete("default", &gone).await;
+    let account = json!({"apiVersion": "v1", "kind": "ServiceAccount", "metadata": {"name": "default"}});
+    let accounts: Api<ServiceAccount> = Api::namespaced(client.clone(), "default");
+    accounts.patch("default", &PatchParams::apply("operator-test"), &Patch::Apply(&account)).await.unwrap();
 
-    let folder = std::env::temp_dir().join(format!("enipool-operator-test-{}", std::process::id()));
+    let folder = std::env::temp_dir().join(node_name);
     std::fs::create_dir_all(&folder).unwrap();
     let class_file = folder.join("class.yaml");
     std::fs::write(&class_file, "warmENITarget: 1\n").unwrap();
@@ -113,21 +121,23 @@ async fn the_life_of_a_node_and_a_change_of_leader() {
     })
     .await;
     let node: Node = serde_json::from_value(json!({
-        "metadata": {"name": NODE, "labels": {"node.kubernetes.io/instance-type": "m5.large"}},
+        "metadata": {"name": node_name, "labels": {"node.kubernetes.io/instance-type": "m5.large"}},
         "spec": {"providerID": "aws:///eu-west-1a/i-0123456789abcdef0"},
     }))
     .unwrap();
     let node = nodes.create(&PostParams::default(), &node).await.unwrap();
     let addresses = |pool: &ENIPool| pool.spec.allocation.as_ref().map(|allocation| allocation.addresses);
-    let pool = until(&pools, NODE, "it has an allocation", |pool| pool.and_then(addresses) == Some(9)).await.unwrap();
+    let pool =
+        until(&pools, node_name, "it has an allocation", |pool| pool.and_then(addresses) == Some(9)).await.unwrap();
     assert_eq!(Some(pool.owner_references()[0].uid.clone()), node.uid());
     let decision = pool.spec.allocation.unwrap().decision;
     assert!(decision.contains("1 warm ENI"), "{decision}");
 
-    merge(&pools, NODE, json!({"spec": {"warmENITarget": 2}})).await;
-    let pool = until(&pools, NODE, "the edit acts", |pool| pool.and_then(addresses) == Some(18)).await.unwrap();
+    merge(&pools, node_name, json!({"spec": {"warmENITarget": 2}})).await;
+    let pool = until(&pools, node_name, "the edit acts", |pool| pool.and_then(addresses) == Some(18)).await.unwrap();
     assert_eq!(pool.spec.targets.warm_eni_target, Some(2), "what a person wrote stays");
-    let refused = pools.patch(NODE, &PatchParams::default(), &Patch::Merge(json!({"spec": {"warmIPTarget": 3}}))).await;
+    let refused =
+        pools.patch(node_name, &PatchParams::default(), &Patch::Merge(json!({"spec": {"warmIPTarget": 3}}))).await;
     assert!(refused.unwrap_err().to_string().contains("warmENITarget has no effect beside warmIPTarget"));
 
     let status = ENIPoolStatus {
@@ -141,15 +151,15 @@ async fn the_life_of_a_node_and_a_change_of_leader() {
     };
     let patch = json!({"apiVersion": "enipool.dev/v1alpha1", "kind": "ENIPool", "status": status});
     let agent = PatchParams::apply(enipool_crds::AGENT_FIELD_MANAGER).force();
-    pools.patch_status(NODE, &agent, &Patch::Apply(&patch)).await.unwrap();
+    pools.patch_status(node_name, &agent, &Patch::Apply(&patch)).await.unwrap();
 
     let pod: Pod = serde_json::from_value(json!({
-        "metadata": {"name": POD},
-        "spec": {"nodeName": NODE, "containers": [{"name": "a", "image": "a"}]},
+        "metadata": {"name": node_name},
+        "spec": {"nodeName": node_name, "containers": [{"name": "a", "image": "a"}]},
     }))
     .unwrap();
     pods.create(&PostParams::default(), &pod).await.unwrap();
-    until(&pools, NODE, "the pod counts", |pool| {
+    until(&pools, node_name, "the pod counts", |pool| {
         pool.and_then(|pool| pool.spec.allocation.as_ref()).is_some_and(|allocation| allocation.demand == 1)
     })
     .await;
@@ -167,9 +177,9 @@ async fn the_life_of_a_node_and_a_change_of_leader() {
     until(&leases, "operator-test", "the second one leads", |lease| holder(lease).as_deref() == Some("second")).await;
     assert!(asked.elapsed() < Duration::from_secs(10), "the Lease was handed over, not left to expire");
 
-    pods.delete(POD, &gone).await.unwrap();
-    nodes.delete(NODE, &gone).await.unwrap();
-    until(&pools, NODE, "it is gone", |pool: Option<&ENIPool>| pool.is_none()).await;
+    pods.delete(node_name, &gone).await.unwrap();
+    nodes.delete(node_name, &gone).await.unwrap();
+    until(&pools, node_name, "it is gone", |pool: Option<&ENIPool>| pool.is_none()).await;
     second.request();
     second_ended.await.unwrap().unwrap();
     std::fs::remove_dir_all(folder).unwrap();

@@ -122,14 +122,23 @@ mod tests {
     #[test]
     fn a_subnet_without_addresses_is_recognised_in_every_form() {
         for (code, message) in [
-            ("InsufficientFreeAddressesInSubnet", "The specified subnet does not have enough free addresses to satisfy the request."),
-            ("InvalidParameterValue", "There are insufficient free addresses in subnet subnet-1 to satisfy the request"),
+            (
+                "InsufficientFreeAddressesInSubnet",
+                "The specified subnet does not have enough free addresses to satisfy the request.",
+            ),
+            (
+                "InvalidParameterValue",
+                "There are insufficient free addresses in subnet subnet-1 to satisfy the request",
+            ),
             ("InvalidParameterValue", "The subnet does not have enough free addresses"),
         ] {
             assert_eq!(kind_of(code, message, 400), Ec2ErrorKind::SubnetExhausted, "{message}");
         }
         for (code, message) in [
-            ("InsufficientCidrBlocks", "The specified subnet does not have enough free cidr blocks to satisfy the request."),
+            (
+                "InsufficientCidrBlocks",
+                "The specified subnet does not have enough free cidr blocks to satisfy the request.",
+            ),
             ("InvalidParameterValue", "There are insufficient free prefixes in subnet subnet-1"),
         ] {
             assert_eq!(kind_of(code, message, 400), Ec2ErrorKind::NoContiguousPrefix, "{message}");

@@ -7,9 +7,7 @@ use std::fmt;
 use std::net::Ipv4Addr;
 
 use aws_sdk_ec2::Client;
-use aws_sdk_ec2::types::{
-    Filter, NetworkInterfaceAttachmentChanges, ResourceType, Tag, TagSpecification,
-};
+use aws_sdk_ec2::types::{Filter, NetworkInterfaceAttachmentChanges, ResourceType, Tag, TagSpecification};
 use enipool_pool::ec2::{
     Action, Assigned, CreateEni, Ec2, Ec2Error, Eni, EniFilter, EniStatus, Instance, InstanceTypeLimits, SecurityGroup,
     Selector, Subnet, Supply, Tags,
@@ -82,8 +80,7 @@ impl Ec2 for AwsEc2 {
     async fn describe_subnets(&self, selector: &Selector<SubnetId>) -> Result<Vec<Subnet>, Ec2Error> {
         const ACTION: Action = Action::DescribeSubnets;
         let filters = selection("subnet-id", selector, SubnetId::as_str);
-        let mut pages =
-            self.0.describe_subnets().set_filters(Some(filters)).max_results(PAGE).into_paginator().send();
+        let mut pages = self.0.describe_subnets().set_filters(Some(filters)).max_results(PAGE).into_paginator().send();
         let mut all = Vec::new();
         while let Some(page) = pages.next().await {
             let page = page.map_err(|error| failed(ACTION, &error))?;

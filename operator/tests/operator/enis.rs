@@ -1,9 +1,9 @@
 //! ENIs of nodes that are gone, and what is known of subnets, against the simulated EC2.
 
-
 use std::sync::Arc;
 use std::time::Duration;
 
+use crate::fake_api::FakeApi;
 use ec2_sim::model::request::RunInstances;
 use ec2_sim::{Model, Request, Response, SharedModel, SimConfig, SimEc2};
 use enipool_crds::{ENIPool, ENIPoolClass, FINALIZER, ResourceSelector, Tag, fixtures};
@@ -18,7 +18,6 @@ use k8s_openapi::apimachinery::pkg::apis::meta::v1::Time;
 use k8s_openapi::apimachinery::pkg::util::intstr::IntOrString;
 use k8s_openapi::jiff::Timestamp;
 use prometheus_client::registry::Registry;
-use crate::fake_api::FakeApi;
 use tokio_util::sync::CancellationToken;
 
 struct Region {

@@ -1,9 +1,9 @@
 //! The planning loop as the API server sees it.
 
-
 use std::sync::{Arc, Mutex};
 use std::time::Duration;
 
+use crate::fake_api::{Call, FakeApi};
 use enipool_crds::{ENIPool, FINALIZER, fixtures};
 use enipool_operator::metrics::Metrics;
 use enipool_operator::network::SharedNetwork;
@@ -13,7 +13,6 @@ use enipool_pool::budget::Budget;
 use enipool_pool::{InstanceType, Timestamp, Zone};
 use hyper::Method;
 use prometheus_client::registry::Registry;
-use crate::fake_api::{Call, FakeApi};
 use tokio_util::sync::CancellationToken;
 
 /// Long enough for several rounds, if there were a reason for one.
