@@ -304,13 +304,15 @@ pub struct AddressCounts {
 }
 
 /// Where an ENI is in its life: `Created` (not attached yet), `Attached` (device or routes not set up yet), `Ready` (serves
-/// pods), `Draining` (takes no new pods; goes when its last one is gone).
+/// pods), `Draining` (is to run empty: gets pods only when no other ENI has room), `Retiring` (never gets pods again: its
+/// subnet or tags say so; goes when its last one is gone).
 #[derive(Debug, Clone, Copy, Default, PartialEq, Eq, Hash, Serialize, Deserialize, JsonSchema)]
 pub enum EniState {
     Created,
     Attached,
     Ready,
     Draining,
+    Retiring,
     /// A state that this version does not know.
     #[default]
     #[serde(other)]

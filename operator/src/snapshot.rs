@@ -131,7 +131,7 @@ fn interfaces(status: &ENIPoolStatus) -> Vec<FleetEni> {
         Some(FleetEni {
             subnet: eni.subnet_id.parse().ok()?,
             primary: eni.device_number == Some(0),
-            retiring: eni.state == EniState::Draining,
+            retiring: eni.state == EniState::Retiring,
             addresses: count(eni.addresses),
             prefixes: count(eni.prefixes),
         })
