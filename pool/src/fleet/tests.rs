@@ -251,11 +251,14 @@ fn five_thousand_nodes_are_planned_in_well_under_a_hundred_milliseconds() {
     }
     let (mut memory, mut budget) = (FleetMemory::default(), Budget::published(80, at(0)));
     budget.set_limit(Action::CreateNetworkInterface, Limit::per_second(100_000, 5), at(0));
-    let started = Instant::now();
-    let plan = plan(&nodes, &stocks, &mut memory, &mut budget, at(0));
-    let took = started.elapsed();
-    assert_eq!(plan.allocations.len(), 5000);
+    let mut best = Duration::MAX;
+    for round in 0..5 {
+        let started = Instant::now();
+        let plan = plan(&nodes, &stocks, &mut memory, &mut budget, at(round));
+        best = best.min(started.elapsed());
+        assert_eq!(plan.allocations.len(), 5000);
+    }
     // Unoptimised, on whatever machine runs this: a release build is some ten times faster.
-    assert!(took < Duration::from_secs(1), "{took:?}");
-    eprintln!("5,000 nodes in {took:?}");
+    assert!(best < Duration::from_millis(500), "{best:?}");
+    eprintln!("5,000 nodes in {best:?}");
 }
