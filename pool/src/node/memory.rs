@@ -18,6 +18,10 @@ const STEP: Duration = Duration::from_secs(5);
 /// Time between two rounds of giving back: what becomes superfluous in between goes in one call.
 pub(super) const RETURN_GAP: Duration = Duration::from_secs(30);
 
+/// A node that plans for itself because the operator is away spreads what is not urgent over up to this time: all its
+/// neighbours do the same, and nobody tells them whose turn it is.
+const ALONE_PAUSE: Duration = Duration::from_secs(30);
+
 /// First and longest pause after a refusal, doubled each time.
 #[derive(Clone, Copy)]
 struct Pause(Duration, Duration);
@@ -93,6 +97,8 @@ pub struct PlannerMemory {
     calls: BTreeMap<Call, Refusal>,
     subnets: BTreeMap<(SubnetId, Kind), Refusal>,
     pub(super) warm_short_since: Option<Timestamp>,
+    /// While the operator is away: when the next growth may be that no pod waits for.
+    cautious_until: Option<Timestamp>,
     pub(super) last_return: Option<Timestamp>,
 }
 
@@ -100,6 +106,35 @@ impl PlannerMemory {
     /// `seed` spreads the pauses of different nodes; derive it from the node's name or instance.
     pub fn new(seed: u64) -> Self {
         Self { seed, ..Self::default() }
+    }
+
+    /// Tells that the operator is away (or back). While it is, warm addresses are fetched at a cautious pace, at times
+    /// that differ from node to node; what pods need now is not slowed down.
+    pub fn set_alone(&mut self, alone: bool, now: Timestamp) {
+        match (alone, self.cautious_until) {
+            (true, None) => self.cautious_until = Some(now.plus(self.spread(ALONE_PAUSE, now))),
+            (false, Some(_)) => self.cautious_until = None,
+            _ => {}
+        }
+    }
+
+    /// When warm addresses may be fetched, if not now.
+    pub(super) fn cautious_until(&self, now: Timestamp) -> Option<Timestamp> {
+        self.cautious_until.filter(|until| *until > now)
+    }
+
+    /// Warm addresses are being fetched.
+    pub(super) fn fetched_warm(&mut self, now: Timestamp) {
+        if self.cautious_until.is_some() {
+            let pause = ALONE_PAUSE / 3 + self.spread(ALONE_PAUSE, now);
+            self.cautious_until = Some(now.plus(pause));
+        }
+    }
+
+    /// Some part of `time`, another for each node and moment.
+    fn spread(&self, time: Duration, now: Timestamp) -> Duration {
+        let part = u32::try_from(mix(self.seed ^ now.0) % 1024).unwrap_or(0);
+        time.saturating_mul(part) / 1024
     }
 
     /// EC2 did not do what `action` asked. `subnet`: of the interface or of the creation.

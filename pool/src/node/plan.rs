@@ -66,6 +66,9 @@ pub fn plan(snapshot: &Snapshot, memory: &mut PlannerMemory, now: Timestamp) -> 
         plan.wake(at);
     } else {
         grow(&mut plan, snapshot, &mut picture, &need, memory, now);
+        if plan.actions.iter().any(|planned| planned.purpose != Purpose::Demand) {
+            memory.fetched_warm(now);
+        }
     }
     in_flight(&mut plan, &picture, was_growing);
     if plan.actions.is_empty() && !was_growing {
@@ -107,7 +110,8 @@ fn allotted(mut need: Need, allocation: &AllocationView, snapshot: &Snapshot, pi
     need
 }
 
-/// Whether all that is missing is a few warm addresses, and until when to wait for more to be missing.
+/// Whether all that is missing is warm, and until when to wait: for more to be missing, or because nobody shares out
+/// the EC2 budget.
 fn settles_until(
     snapshot: &Snapshot,
     picture: &Picture,
@@ -118,14 +122,18 @@ fn settles_until(
     let soon = picture.supply_soon();
     let missing = need.addresses.saturating_sub(soon);
     let warm = need.addresses.saturating_sub(need.demand);
-    let small = snapshot.allocation.is_none() && soon >= need.demand && missing > 0 && missing * 2 <= warm;
-    if !small {
+    if snapshot.allocation.is_some() || soon < need.demand || missing == 0 {
         memory.warm_short_since = None;
         return None;
     }
-    let since = memory.warm_short_since.filter(|since| *since <= now).unwrap_or(now);
-    memory.warm_short_since = Some(since);
-    Some(since.plus(SETTLE)).filter(|until| *until > now)
+    let settled = if missing * 2 <= warm {
+        let since = memory.warm_short_since.filter(|since| *since <= now).unwrap_or(now);
+        memory.warm_short_since = Some(since);
+        Some(since.plus(SETTLE)).filter(|until| *until > now)
+    } else {
+        None
+    };
+    settled.max(memory.cautious_until(now))
 }
 
 fn grow<'s>(

@@ -507,3 +507,23 @@ fn a_restarted_agent_gives_nothing_back_at_once() {
     toy.settle();
     assert_eq!(toy.counts().total(), 1);
 }
+
+#[test]
+fn with_the_operator_away_warm_addresses_come_at_a_cautious_pace_and_pods_do_not_wait() {
+    let mut first_calls = std::collections::BTreeSet::new();
+    for seed in 0..20 {
+        let mut toy = Toy::new("m5.large", policy(warm(4)));
+        toy.memory = PlannerMemory::new(seed);
+        toy.memory.set_alone(true, toy.now);
+        let start = toy.now;
+        while toy.total_calls() == 0 {
+            toy.run(SECOND);
+        }
+        first_calls.insert(toy.now.since(start).as_secs());
+        assert!(toy.now.since(start) <= 32 * SECOND);
+        toy.pods(9);
+        toy.run(SECOND);
+        assert!(toy.waiting.is_empty(), "{:?}", toy.last);
+    }
+    assert!(first_calls.len() > 8, "spread over half a minute: {first_calls:?}");
+}
