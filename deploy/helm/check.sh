@@ -40,7 +40,7 @@ render --set operator.replicas=2 | grep -q 'kind: PodDisruptionBudget' || fail "
 render --set apiServer.host=10.0.0.1 | grep -c 'name: KUBERNETES_SERVICE_HOST' | grep -qx 2 || fail "apiServer.host does not reach both"
 deploy/helm/manifest.sh --check || failed=1
 if [ -n "${KUBECONFIG:-}" ]; then
-    render --include-crds --set createNamespace=true | kubectl apply --dry-run=server --server-side -f - >/dev/null || fail "the API server refuses it"
+    render --include-crds --set createNamespace=true | kubectl apply --dry-run=server --server-side --force-conflicts -f - >/dev/null || fail "the API server refuses it"
 fi
 [ "$failed" = 0 ] && echo "chart: all checks passed"
 exit "$failed"
