@@ -46,7 +46,9 @@ impl Host {
     fn remove_rules(&mut self) -> Result<Vec<String>, DataplaneError> {
         let rules: Vec<_> = rule::all(&mut self.netlink)?.into_iter().filter(is_our_rule).collect();
         let mut batch = Batch::new();
-        rules.iter().for_each(|rule| rule::push_delete(&mut batch, *rule));
+        for rule in &rules {
+            rule::push_delete(&mut batch, *rule);
+        }
         self.netlink.execute_unless("remove rules", batch, &[libc::ENOENT])?;
         Ok(rules.iter().map(|rule| format!("rule {rule}")).collect())
     }
@@ -62,7 +64,9 @@ impl Host {
             self.pods.remove(address);
         }
         let mut batch = Batch::new();
-        links.iter().for_each(|link| link::push_delete(&mut batch, link.index));
+        for link in &links {
+            link::push_delete(&mut batch, link.index);
+        }
         self.netlink.execute_unless("remove pod interfaces", batch, &[libc::ENODEV])?;
         Ok(links.iter().map(|link| format!("link {}", link.name)).collect())
     }
@@ -72,7 +76,9 @@ impl Host {
         for table in std::iter::once(POD_TABLE).chain((1..=ENI_MARK_MASK).map(eni_table)) {
             let routes = route::in_table(&mut self.netlink, table, None)?;
             let mut batch = Batch::new();
-            routes.iter().for_each(|route| route::push_delete(&mut batch, *route));
+            for route in &routes {
+                route::push_delete(&mut batch, *route);
+            }
             self.netlink.execute_unless("remove routes", batch, &[libc::ESRCH, libc::ENODEV])?;
             removed.extend(routes.iter().map(|route| format!("route to {} in table {table}", route.destination)));
         }

@@ -204,7 +204,7 @@ impl Control {
         self.compared_at = Instant::now();
         self.set_pods_up();
         match self.host.pass(check) {
-            Ok(pass) => self.after_repair(pass, culprit),
+            Ok(pass) => self.after_repair(&pass, culprit),
             Err(error) => {
                 tracing::warn!(%error, "the node could not be compared with what it should be; again in a moment");
                 self.table = check;
@@ -215,8 +215,8 @@ impl Control {
         }
     }
 
-    fn after_repair(&mut self, pass: Pass, culprit: Option<String>) {
-        let interfaces_changed = self.show(&pass);
+    fn after_repair(&mut self, pass: &Pass, culprit: Option<String>) {
+        let interfaces_changed = self.show(pass);
         let changed = !pass.done.is_empty() || !pass.failed.is_empty() || pass.table.is_some();
         if changed {
             self.repaired_at = Some(Instant::now());

@@ -113,12 +113,13 @@ impl FoundFile {
 mod tests {
     use super::*;
 
+    fn seen(link: &Link) -> [Seen<'_>; 1] {
+        [Seen { link, addresses: Vec::new(), primary: true }]
+    }
+
     #[test]
     fn what_was_found_first_is_what_is_remembered() {
         let directory = tempfile::tempdir().unwrap();
-        fn seen(link: &Link) -> [Seen<'_>; 1] {
-            [Seen { link, addresses: Vec::new(), primary: true }]
-        }
         let link = |mtu| Link {
             index: 2,
             name: "eth0".into(),

@@ -66,6 +66,7 @@ pub struct Dataplane {
 impl Dataplane {
     /// Starts the dataplane's threads in the caller's network namespace, which has to be the node's, and its listeners on
     /// the caller's runtime. Changes nothing yet.
+    #[expect(clippy::unused_async, reason = "it needs a runtime to start its listeners on, and its signature says so")]
     pub async fn new(config: DataplaneConfig) -> Result<Self, DataplaneError> {
         let pods = Arc::new(Pods::default());
         let sysctl = Sysctl::new(&config.sysctl_root);

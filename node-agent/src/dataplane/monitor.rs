@@ -100,7 +100,7 @@ async fn listen(socket: TokioSocket, listener: Listener) {
     loop {
         buffer.clear();
         match socket.recv(&mut buffer).await {
-            Ok(_) => {
+            Ok(()) => {
                 for message in wire::messages(&buffer) {
                     listener.hear(message, &mut table_touched);
                 }

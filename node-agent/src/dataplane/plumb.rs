@@ -140,7 +140,7 @@ impl Plumber {
     /// An interface in the pod has the name asked for. Ours, from an ADD cut short, goes; anybody else's stays.
     fn clear_pod_end(&mut self, spec: &PodSpec, pod: &mut Netlink) -> Result<(), DataplaneError> {
         let Some(in_pod) = link::by_name(pod, &spec.ifname)? else { return Ok(()) };
-        let ours = in_pod.kind == "veth" && in_pod.mac.is_some_and(|mac| layout::is_pod_mac(mac));
+        let ours = in_pod.kind == "veth" && in_pod.mac.is_some_and(layout::is_pod_mac);
         match in_pod.peer {
             Some(peer) if ours => self.delete_now(peer),
             _ => Err(DataplaneError::InterfaceInTheWay { ifname: spec.ifname.clone() }),

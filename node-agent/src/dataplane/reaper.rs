@@ -45,7 +45,7 @@ impl Reaper {
         match self.0.try_send((Instant::now(), doomed)) {
             Ok(()) => {}
             Err(TrySendError::Full(_)) => {
-                tracing::warn!(ifindex = doomed.ifindex, "too many interfaces to delete; left")
+                tracing::warn!(ifindex = doomed.ifindex, "too many interfaces to delete; left");
             }
             Err(TrySendError::Disconnected(_)) => {
                 tracing::warn!(ifindex = doomed.ifindex, "the reaper has stopped; interface left");
@@ -70,7 +70,9 @@ fn run(mut netlink: Netlink, receiver: &Receiver<(Instant, Doomed)>, after: Dura
         match next {
             Ok(doomed) => waiting.push_back(doomed),
             Err(RecvTimeoutError::Timeout) => {
-                waiting.pop_front().into_iter().for_each(|(_, due)| delete(&mut netlink, due))
+                if let Some((_, due)) = waiting.pop_front() {
+                    delete(&mut netlink, due);
+                }
             }
             // The agent ends. What is left is the kernel's, or is found as an orphan by the next agent.
             Err(RecvTimeoutError::Disconnected) => return,

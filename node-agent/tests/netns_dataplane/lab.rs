@@ -9,21 +9,22 @@ use std::process::Command;
 use nix::sched::{CloneFlags, setns, unshare};
 
 /// Whether namespaces can be made. Says why not where the test run shows it.
-pub fn can_run(test: &str) -> bool {
+pub(crate) fn can_run(test: &str) -> bool {
     let allowed = nix::unistd::geteuid().is_root()
         && std::thread::spawn(|| unshare(CloneFlags::CLONE_NEWNET).is_ok()).join().unwrap();
     if !allowed {
         // Past the capture of the test harness: who runs without root should see what was not tested.
-        writeln!(std::io::stderr(), "left out: {test} (needs root: it makes network namespaces)").unwrap();
+        let line = format!("left out: {test} (needs root: it makes network namespaces)\n");
+        std::io::stderr().write_all(line.as_bytes()).unwrap();
     }
     allowed
 }
 
 /// A network namespace.
-pub struct Netns(File);
+pub(crate) struct Netns(File);
 
 impl Netns {
-    pub fn new() -> Self {
+    pub(crate) fn new() -> Self {
         let file = std::thread::spawn(|| {
             unshare(CloneFlags::CLONE_NEWNET).unwrap();
             File::open("/proc/thread-self/ns/net").unwrap()
@@ -36,12 +37,12 @@ impl Netns {
     }
 
     /// A path by which this process can open it.
-    pub fn path(&self) -> PathBuf {
+    pub(crate) fn path(&self) -> PathBuf {
         format!("/proc/self/fd/{}", self.0.as_raw_fd()).into()
     }
 
     /// Runs `work` on a thread inside. Sockets opened there stay inside.
-    pub fn run<T: Send>(&self, work: impl FnOnce() -> T + Send) -> T {
+    pub(crate) fn run<T: Send>(&self, work: impl FnOnce() -> T + Send) -> T {
         std::thread::scope(|scope| {
             scope
                 .spawn(|| {
@@ -54,14 +55,14 @@ impl Netns {
     }
 
     /// Runs shell commands inside; they have to succeed. Returns what they print.
-    pub fn sh(&self, script: &str) -> String {
+    pub(crate) fn sh(&self, script: &str) -> String {
         let output = self.run(|| Command::new("sh").args(["-e", "-c", script]).output().unwrap());
         assert!(output.status.success(), "{script}\n{}", String::from_utf8_lossy(&output.stderr));
         String::from_utf8(output.stdout).unwrap()
     }
 
     /// The inverse: this namespace as one that another's `ip link … netns` can name.
-    pub fn take_link(&self, from: &Netns, link: &str) {
+    pub(crate) fn take_link(&self, from: &Netns, link: &str) {
         let fd = self.0.as_raw_fd();
         from.sh(&format!("ip link set {link} netns /proc/{}/fd/{fd}", std::process::id()));
     }

@@ -3,7 +3,7 @@
 use std::time::{Duration, Instant};
 
 use enipool_agent::dataplane::{
-    AdoptedPod, DataplaneError, Drift, DriftKind, HostState, PodOwner, PodSpec, VethPrefix,
+    AdoptedPod, DataplaneError, Drift, DriftKind, HostIfname, HostState, PodOwner, PodSpec, VethPrefix,
 };
 use tokio::sync::broadcast::Receiver;
 use tokio::time::timeout;
@@ -61,7 +61,7 @@ fn a_pod_of_the_same_name_takes_over_while_the_old_ones_interface_still_stands()
         assert!(udp(&node.netns, &new.netns, new.address).is_ok());
         dataplane.check_pod(&new.spec()).await.unwrap();
         let links = node.netns.sh("ip -brief link");
-        assert_eq!(links.matches("@").count(), 2, "eth0 and one pod are left:\n{links}");
+        assert_eq!(links.matches('@').count(), 2, "eth0 and one pod are left:\n{links}");
     });
 }
 
@@ -306,7 +306,7 @@ fn pods_outlive_a_restart_and_the_aws_plugins_pods_are_taken_over() {
         let owners: Vec<_> = seen.pods.iter().map(|pod| (pod.address, pod.owner)).collect();
         assert_eq!(owners, [(ours.address, PodOwner::Enipool), (theirs.address, PodOwner::AwsPlugin)]);
         assert!(seen.table_present);
-        let orphans: Vec<_> = seen.orphans.iter().map(|name| name.as_str()).collect();
+        let orphans: Vec<_> = seen.orphans.iter().map(HostIfname::as_str).collect();
         assert_eq!(orphans, ["eni00000000000"]);
         let adopted: Vec<AdoptedPod> = seen
             .pods

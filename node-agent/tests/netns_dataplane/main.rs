@@ -1,5 +1,7 @@
 //! The dataplane against the real kernel, in network namespaces.
 
+#![allow(clippy::unwrap_used, clippy::panic, clippy::needless_pass_by_value, reason = "all of this file is tests")]
+
 mod lab;
 mod life;
 mod routing;

@@ -2,7 +2,7 @@
 
 use enipool_agent::dataplane::{Randomization, Snat};
 
-use crate::lab::can_run;
+use crate::lab::{Netns, can_run};
 use crate::traffic::{tcp, udp};
 use crate::vpc::{INTERNET, Node, PEERED, Pod, Vpc};
 
@@ -154,6 +154,80 @@ fn replies_of_a_node_port_go_back_over_the_interface_that_was_asked() {
             assert_eq!(vpc.dropped(), 0, "{mode}");
         });
     }
+}
+
+#[test]
+fn a_masqueraded_node_port_leads_to_pods_here_and_on_another_node() {
+    if !can_run("a_masqueraded_node_port_leads_to_pods_here_and_on_another_node") {
+        return;
+    }
+    let vpc = Vpc::new();
+    let (one, two) = (Node::new(&vpc, 1, 1), Node::new(&vpc, 2, 1));
+    let here = Pod::new("here", one.state.secondary[0].addresses[0]);
+    let there = Pod::new("there", two.state.secondary[0].addresses[0]);
+    // externalTrafficPolicy: Cluster, as kube-proxy does it.
+    one.netns.sh(&format!(
+        "iptables -t nat -A PREROUTING -m addrtype --dst-type LOCAL -p tcp --dport 30080 -j MARK --or-mark 0x4000
+         iptables -t nat -A PREROUTING -m addrtype --dst-type LOCAL -p tcp --dport 30081 -j MARK --or-mark 0x4000
+         iptables -t nat -A PREROUTING -m addrtype --dst-type LOCAL -p tcp --dport 30080 -j DNAT --to-destination {}:8080
+         iptables -t nat -A PREROUTING -m addrtype --dst-type LOCAL -p tcp --dport 30081 -j DNAT --to-destination {}:8080
+         iptables -t nat -A POSTROUTING -m mark --mark 0x4000/0x4000 -j MASQUERADE --random-fully",
+        here.address, there.address
+    ));
+    one.with_dataplane(async |dataplane| {
+        dataplane.ensure_host(&one.state).await.unwrap();
+        here.plug(&dataplane).await;
+        two.with_dataplane(async |dataplane| {
+            dataplane.ensure_host(&two.state).await.unwrap();
+            there.plug(&dataplane).await;
+            let asked = one.state.primary.primary_address;
+            for (port, pod) in [(30080, &here), (30081, &there)] {
+                assert_eq!(tcp(&vpc.internet, (asked, port), &pod.netns, 8080), Ok(asked), "{port}");
+                // A pod on a secondary interface asks its own node's port.
+                assert!(tcp(&here.netns, (asked, port), &pod.netns, 8080).is_ok(), "{port}");
+            }
+        });
+        assert_eq!(vpc.dropped(), 0);
+    });
+}
+
+#[test]
+fn external_services_are_reached_as_the_main_table_says() {
+    if !can_run("external_services_are_reached_as_the_main_table_says") {
+        return;
+    }
+    let vpc = Vpc::new();
+    let mut node = Node::new(&vpc, 1, 1);
+    node.state.snat = Snat::External;
+    node.state.external_service_cidrs = vec!["192.0.2.0/24".parse().unwrap()];
+    let service = Netns::new();
+    let address = "192.0.2.9".parse().unwrap();
+    node.netns.sh("ip link add svc type veth peer name in; ip link set svc up; ip route add 192.0.2.0/24 dev svc");
+    service.take_link(&node.netns, "in");
+    service.sh(&format!("ip link set in up; ip addr add {address}/24 dev in; ip route add default dev in"));
+    node.netns.sh("sysctl -qw net.ipv4.conf.svc.proxy_arp=1");
+    let pod = Pod::new("a", node.state.secondary[0].addresses[0]);
+    node.with_dataplane(async |dataplane| {
+        dataplane.ensure_host(&node.state).await.unwrap();
+        pod.plug(&dataplane).await;
+        assert_eq!(udp(&pod.netns, &service, address), Ok(pod.address));
+    });
+}
+
+#[test]
+fn a_pod_cannot_become_the_nodes_ipv6_router() {
+    if !can_run("a_pod_cannot_become_the_nodes_ipv6_router") {
+        return;
+    }
+    let vpc = Vpc::new();
+    let node = Node::new(&vpc, 1, 0);
+    let pod = Pod::new("a", node.state.primary.addresses[0]);
+    node.with_dataplane(async |dataplane| {
+        dataplane.ensure_host(&node.state).await.unwrap();
+        pod.plug(&dataplane).await;
+        let name = pod.spec().host_ifname;
+        assert_eq!(node.netns.sh(&format!("sysctl -n net.ipv6.conf.{name}.disable_ipv6")).trim(), "1");
+    });
 }
 
 #[test]

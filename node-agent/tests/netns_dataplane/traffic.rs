@@ -9,7 +9,7 @@ use crate::lab::Netns;
 const PATIENCE: Duration = Duration::from_secs(2);
 
 /// Sends a datagram from one namespace to an address in another and back. Returns the source as the receiver saw it.
-pub fn udp(from: &Netns, to: &Netns, address: Ipv4Addr) -> Result<Ipv4Addr, String> {
+pub(crate) fn udp(from: &Netns, to: &Netns, address: Ipv4Addr) -> Result<Ipv4Addr, String> {
     let server = to.run(|| UdpSocket::bind((address, 0)).unwrap());
     let port = server.local_addr().unwrap().port();
     server.set_read_timeout(Some(PATIENCE)).unwrap();
@@ -34,7 +34,9 @@ fn listen(port: u16) -> TcpListener {
     let start = Instant::now();
     loop {
         match TcpListener::bind((Ipv4Addr::UNSPECIFIED, port)) {
-            Err(error) if error.kind() == ErrorKind::AddrInUse && start.elapsed() < PATIENCE => std::thread::yield_now(),
+            Err(error) if error.kind() == ErrorKind::AddrInUse && start.elapsed() < PATIENCE => {
+                std::thread::yield_now();
+            }
             bound => return bound.unwrap(),
         }
     }
@@ -42,7 +44,7 @@ fn listen(port: u16) -> TcpListener {
 
 /// Connects to `target`, which leads to a listener on `port` in `server`, and gets an answer. Returns the client's
 /// address as the server saw it.
-pub fn tcp(client: &Netns, target: (Ipv4Addr, u16), server: &Netns, port: u16) -> Result<Ipv4Addr, String> {
+pub(crate) fn tcp(client: &Netns, target: (Ipv4Addr, u16), server: &Netns, port: u16) -> Result<Ipv4Addr, String> {
     let listener = server.run(|| listen(port));
     listener.set_nonblocking(true).unwrap();
     let connecting = client.run(|| TcpStream::connect_timeout(&SocketAddr::from((target.0, target.1)), PATIENCE));

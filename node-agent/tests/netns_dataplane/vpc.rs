@@ -11,18 +11,18 @@ use enipool_pool::address::SubnetCidr;
 
 use crate::lab::Netns;
 
-pub const INTERNET: Ipv4Addr = Ipv4Addr::new(203, 0, 113, 9);
+pub(crate) const INTERNET: Ipv4Addr = Ipv4Addr::new(203, 0, 113, 9);
 /// Outside the VPC as well, but excluded from translation in the tests that say so.
-pub const PEERED: Ipv4Addr = Ipv4Addr::new(198, 51, 100, 9);
+pub(crate) const PEERED: Ipv4Addr = Ipv4Addr::new(198, 51, 100, 9);
 
-pub struct Vpc {
-    pub router: Netns,
-    pub internet: Netns,
+pub(crate) struct Vpc {
+    pub(crate) router: Netns,
+    pub(crate) internet: Netns,
     ports: AtomicU32,
 }
 
 impl Vpc {
-    pub fn new() -> Self {
+    pub(crate) fn new() -> Self {
         let (router, internet) = (Netns::new(), Netns::new());
         router.sh("ip link add inet type veth peer name eth0
             sysctl -qw net.ipv4.ip_forward=1 net.ipv4.conf.all.rp_filter=0 net.ipv4.conf.default.rp_filter=0
@@ -39,7 +39,7 @@ impl Vpc {
     }
 
     /// Plugs an ENI into `node` as link `name` and routes its addresses to it. What it sends from any other is dropped.
-    pub fn attach(&self, node: &Netns, name: &str, eni: &EniLink) {
+    pub(crate) fn attach(&self, node: &Netns, name: &str, eni: &EniLink) {
         let port = format!("port{}", self.ports.fetch_add(1, Ordering::Relaxed));
         self.router.sh(&format!(
             "ip link add {port} type veth peer name {name} address {}
@@ -62,7 +62,7 @@ impl Vpc {
     }
 
     /// Packets dropped because their ENI does not own their source.
-    pub fn dropped(&self) -> u64 {
+    pub(crate) fn dropped(&self) -> u64 {
         let listed = self.router.sh("nft list chain ip vpc check");
         let counters =
             listed.lines().filter_map(|line| line.split("packets ").nth(1)?.split(' ').next()?.parse::<u64>().ok());
@@ -71,7 +71,7 @@ impl Vpc {
 }
 
 /// An ENI with its own address and four to give away.
-pub fn eni(node: u8, device_index: u32) -> EniLink {
+pub(crate) fn eni(node: u8, device_index: u32) -> EniLink {
     let index = u8::try_from(device_index).unwrap();
     let address = |last: u8| Ipv4Addr::new(10, 0, node, 10 * index + last);
     EniLink {
@@ -85,15 +85,15 @@ pub fn eni(node: u8, device_index: u32) -> EniLink {
     }
 }
 
-pub struct Node {
-    pub netns: Netns,
-    pub state: HostState,
+pub(crate) struct Node {
+    pub(crate) netns: Netns,
+    pub(crate) state: HostState,
     directory: tempfile::TempDir,
 }
 
 impl Node {
     /// With a primary ENI that the distribution has set up, and the given number of further ones, plugged in and bare.
-    pub fn new(vpc: &Vpc, number: u8, secondary: u32) -> Self {
+    pub(crate) fn new(vpc: &Vpc, number: u8, secondary: u32) -> Self {
         let netns = Netns::new();
         let primary = eni(number, 0);
         vpc.attach(&netns, "eth0", &primary);
@@ -118,7 +118,7 @@ impl Node {
     }
 
     /// Runs `work` with a fresh dataplane of this node, on a runtime whose only thread is inside it.
-    pub fn with_dataplane<T: Send, F: Future<Output = T>>(&self, work: impl FnOnce(Dataplane) -> F + Send) -> T {
+    pub(crate) fn with_dataplane<T: Send, F: Future<Output = T>>(&self, work: impl FnOnce(Dataplane) -> F + Send) -> T {
         self.netns.run(|| {
             let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build().unwrap();
             runtime.block_on(async {
@@ -133,7 +133,7 @@ impl Node {
     }
 
     /// All that a person would look at to see whether the node is as it was.
-    pub fn picture(&self) -> String {
+    pub(crate) fn picture(&self) -> String {
         self.netns
             .sh("ip rule; ip -4 route show table all | sort; nft list ruleset; ip -brief link; ip -brief -4 address
              sysctl net.ipv4.ip_forward; sysctl -a 2>/dev/null | grep -E 'ipv4.conf.eth[0-9]+.rp_filter'")
@@ -141,29 +141,27 @@ impl Node {
 }
 
 /// The lines that one picture has and the other has not.
-pub fn difference(now: &str, wanted: &str) -> String {
+pub(crate) fn difference(now: &str, wanted: &str) -> String {
     let only = |one: &str, other: &str, sign: &str| -> String {
-        one.lines()
-            .filter(|line| !other.lines().any(|found| found == *line))
-            .map(|line| format!("{sign}{line}\n"))
-            .collect()
+        let lines = one.lines().filter(|line| !other.lines().any(|found| found == *line));
+        lines.flat_map(|line| [sign, line, "\n"]).collect()
     };
     only(wanted, now, "-") + &only(now, wanted, "+")
 }
 
 /// A pod: a namespace and where it is plugged in.
-pub struct Pod {
-    pub netns: Netns,
-    pub address: Ipv4Addr,
-    pub name: String,
+pub(crate) struct Pod {
+    pub(crate) netns: Netns,
+    pub(crate) address: Ipv4Addr,
+    pub(crate) name: String,
 }
 
 impl Pod {
-    pub fn new(name: &str, address: Ipv4Addr) -> Self {
+    pub(crate) fn new(name: &str, address: Ipv4Addr) -> Self {
         Self { netns: Netns::new(), address, name: name.into() }
     }
 
-    pub fn spec(&self) -> PodSpec {
+    pub(crate) fn spec(&self) -> PodSpec {
         PodSpec {
             netns: self.netns.path(),
             ifname: "eth0".into(),
@@ -173,7 +171,7 @@ impl Pod {
         }
     }
 
-    pub async fn plug(&self, dataplane: &Dataplane) -> PodLink {
+    pub(crate) async fn plug(&self, dataplane: &Dataplane) -> PodLink {
         dataplane.add_pod(&self.spec()).await.unwrap()
     }
 }

@@ -35,7 +35,7 @@ pub(crate) fn push_delete(batch: &mut Batch, address: LinkAddress) {
 
 fn write(body: &mut wire::Body<'_>, address: LinkAddress) {
     let mut header = [0; IFADDRMSG];
-    header[0] = libc::AF_INET as u8;
+    header[0] = wire::AF_INET;
     header[1] = address.prefix_len;
     header[3] = address.scope;
     header[4..8].copy_from_slice(&address.index.to_ne_bytes());
@@ -48,7 +48,7 @@ fn write(body: &mut wire::Body<'_>, address: LinkAddress) {
 pub(crate) fn of_link(netlink: &mut Netlink, index: u32) -> Result<Vec<LinkAddress>, DataplaneError> {
     let header = || {
         let mut header = [0; IFADDRMSG];
-        header[0] = libc::AF_INET as u8;
+        header[0] = wire::AF_INET;
         header[4..8].copy_from_slice(&index.to_ne_bytes());
         header
     };
@@ -62,7 +62,7 @@ pub(crate) fn of_link(netlink: &mut Netlink, index: u32) -> Result<Vec<LinkAddre
 
 /// Reads an answer or a notification.
 pub(crate) fn parse(message: Message<'_>) -> Option<LinkAddress> {
-    if !matches!(message.kind, libc::RTM_NEWADDR | libc::RTM_DELADDR) || *message.body.first()? != libc::AF_INET as u8 {
+    if !matches!(message.kind, libc::RTM_NEWADDR | libc::RTM_DELADDR) || *message.body.first()? != wire::AF_INET {
         return None;
     }
     let local = wire::attributes_after(message.body, IFADDRMSG).find(|(kind, _)| *kind == libc::IFA_LOCAL)?;
@@ -78,7 +78,7 @@ pub(crate) fn parse(message: Message<'_>) -> Option<LinkAddress> {
 pub(crate) fn push_permanent_neighbour(batch: &mut Batch, index: u32, address: Ipv4Addr, mac: MacAddress) {
     batch.push(libc::RTM_NEWNEIGH, NLM_F_CREATE | NLM_F_REPLACE, |body| {
         let mut header = [0; NDMSG];
-        header[0] = libc::AF_INET as u8;
+        header[0] = wire::AF_INET;
         header[4..8].copy_from_slice(&index.to_ne_bytes());
         header[8..10].copy_from_slice(&libc::NUD_PERMANENT.to_ne_bytes());
         body.fixed(&header);
@@ -97,7 +97,7 @@ pub(crate) fn permanent_neighbours(
         libc::RTM_GETNEIGH,
         |body| {
             let mut header = [0; NDMSG];
-            header[0] = libc::AF_INET as u8;
+            header[0] = wire::AF_INET;
             body.fixed(&header);
             body.u32(libc::NDA_IFINDEX, index);
         },

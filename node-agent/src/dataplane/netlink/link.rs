@@ -145,7 +145,7 @@ pub(crate) fn push_rp_filter(batch: &mut Batch, index: u32, value: u32) {
     batch.push(libc::RTM_SETLINK, 0, |body| {
         ifinfo(body, index, 0, 0);
         body.nest(libc::IFLA_AF_SPEC, |families| {
-            families.nest(libc::AF_INET.cast_unsigned() as u16, |inet| {
+            families.nest(u16::from(wire::AF_INET), |inet| {
                 inet.nest(IFLA_INET_CONF, |conf| conf.u32(IPV4_DEVCONF_RP_FILTER, value));
             });
         });
@@ -206,7 +206,7 @@ pub(crate) fn parse(message: Message<'_>) -> Option<Link> {
 
 /// In answers the per-link values are a plain array, in order of their positions (from 1).
 fn rp_filter(families: &[u8]) -> Option<u32> {
-    let (_, inet) = wire::attributes(families).find(|(kind, _)| i32::from(*kind) == libc::AF_INET)?;
+    let (_, inet) = wire::attributes(families).find(|(kind, _)| *kind == u16::from(wire::AF_INET))?;
     let (_, values) = wire::attributes(inet).find(|(kind, _)| *kind == IFLA_INET_CONF)?;
     wire::read_u32(values, (usize::from(IPV4_DEVCONF_RP_FILTER) - 1) * 4)
 }

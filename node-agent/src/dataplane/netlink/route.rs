@@ -73,7 +73,7 @@ fn destination(body: &mut wire::Body<'_>, route: Route) {
 
 fn header(body: &mut wire::Body<'_>, table: u32, length: u8, protocol: u8, scope: u8, kind: u8, flags: u32) {
     let mut header = [0; RTMSG];
-    header[0] = libc::AF_INET as u8;
+    header[0] = wire::AF_INET;
     header[1] = length;
     header[4] = u8::try_from(table).unwrap_or(libc::RT_TABLE_UNSPEC);
     header[5] = protocol;
@@ -111,7 +111,7 @@ pub(crate) fn in_table(netlink: &mut Netlink, table: u32, link: Option<u32>) -> 
 pub(crate) fn parse(message: Message<'_>) -> Option<Route> {
     let body = message.body;
     if !matches!(message.kind, libc::RTM_NEWROUTE | libc::RTM_DELROUTE)
-        || *body.first()? != libc::AF_INET as u8
+        || *body.first()? != wire::AF_INET
         || *body.get(7)? != libc::RTN_UNICAST
         || wire::read_u32(body, 8)? & CLONED != 0
     {

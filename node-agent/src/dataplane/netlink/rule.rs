@@ -67,7 +67,7 @@ pub(crate) fn push_delete(batch: &mut Batch, rule: Rule) {
 
 fn write(body: &mut wire::Body<'_>, rule: Rule) {
     let mut header = [0; FIB_RULE_HDR];
-    header[0] = libc::AF_INET as u8;
+    header[0] = wire::AF_INET;
     header[1] = if rule.destination.is_some() { 32 } else { 0 };
     header[2] = if rule.source.is_some() { 32 } else { 0 };
     header[4] = u8::try_from(rule.table).unwrap_or(libc::RT_TABLE_UNSPEC);
@@ -94,7 +94,7 @@ pub(crate) fn all(netlink: &mut Netlink) -> Result<Vec<Rule>, DataplaneError> {
         libc::RTM_GETRULE,
         |body| {
             let mut header = [0; FIB_RULE_HDR];
-            header[0] = libc::AF_INET as u8;
+            header[0] = wire::AF_INET;
             body.fixed(&header);
         },
         parse,
@@ -105,7 +105,7 @@ pub(crate) fn all(netlink: &mut Netlink) -> Result<Vec<Rule>, DataplaneError> {
 pub(crate) fn parse(message: Message<'_>) -> Option<Rule> {
     let body = message.body;
     if !matches!(message.kind, libc::RTM_NEWRULE | libc::RTM_DELRULE)
-        || *body.first()? != libc::AF_INET as u8
+        || *body.first()? != wire::AF_INET
         || *body.get(7)? != FR_ACT_TO_TBL
         || !matches!((*body.get(1)?, *body.get(2)?), (0 | 32, 0 | 32))
         || wire::read_u32(body, 8)? & INVERTED != 0
@@ -113,13 +113,13 @@ pub(crate) fn parse(message: Message<'_>) -> Option<Rule> {
         return None;
     }
     let mut rule = Rule { priority: 0, table: u32::from(*body.get(4)?), mark: None, source: None, destination: None };
-    let (mut mark, mut mask) = (None, u32::MAX);
+    let (mut mark, mut bits) = (None, u32::MAX);
     for (kind, value) in wire::attributes_after(body, FIB_RULE_HDR) {
         match kind {
             FRA_PRIORITY => rule.priority = wire::read_u32(value, 0)?,
             FRA_TABLE => rule.table = wire::read_u32(value, 0)?,
             FRA_FWMARK => mark = wire::read_u32(value, 0),
-            FRA_FWMASK => mask = wire::read_u32(value, 0)?,
+            FRA_FWMASK => bits = wire::read_u32(value, 0)?,
             FRA_SRC => rule.source = wire::read_address(value),
             FRA_DST => rule.destination = wire::read_address(value),
             FRA_SUPPRESS_PREFIXLEN if wire::read_u32(value, 0)? != u32::MAX => return None,
@@ -127,7 +127,7 @@ pub(crate) fn parse(message: Message<'_>) -> Option<Rule> {
             _ => {}
         }
     }
-    rule.mark = mark.map(|mark| (mark, mask));
+    rule.mark = mark.map(|mark| (mark, bits));
     Some(rule)
 }
 

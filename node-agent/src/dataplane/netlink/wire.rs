@@ -4,6 +4,8 @@
 
 use std::net::Ipv4Addr;
 
+/// The address family IPv4, as headers carry it.
+pub(crate) const AF_INET: u8 = 2;
 /// Bytes of `struct nlmsghdr`.
 pub(crate) const HEADER: usize = 16;
 const NLA_HEADER: usize = 4;
