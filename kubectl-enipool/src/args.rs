@@ -27,7 +27,7 @@ it holds). `top` shows them side by side, with what is left of the subnets. `why
 says in words what it waits for and what to do.
 
 Both read the API server only. They need leave to get and list enipools and enipoolclasses (group enipool.dev); `why` also \
-to get the pod and its node, and to list events.";
+to get the pod and its node, and to list events and the agents' pods; what it may not read, it says and goes on without.";
 
 const EXAMPLES: &str = "\
 Examples:

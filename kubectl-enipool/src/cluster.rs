@@ -20,6 +20,9 @@ const PAGES_MAX: usize = 200;
 /// Longest wait for a credentials plugin (`aws eks get-token`, a login in the browser).
 const CREDENTIALS_WAIT_MAX: Duration = Duration::from_mins(1);
 
+/// Labels that the chart gives to the agents.
+const AGENT_LABELS: &str = "app.kubernetes.io/name=enipool,app.kubernetes.io/component=agent";
+
 /// One cluster, as one person sees it.
 #[derive(Clone)]
 pub struct Cluster {
@@ -97,6 +100,17 @@ impl Cluster {
         let by_name = ListParams::default().fields(&format!("metadata.name={name}"));
         let pods = self.list(&api, &by_name, "list pods").await.unwrap_or_default();
         pods.into_iter().filter_map(|pod| pod.metadata.namespace).collect()
+    }
+
+    /// The enipool-agent's pod on a node.
+    pub async fn agent(&self, node: &str) -> Result<Pod, Failure> {
+        let api: Api<Pod> = Api::all(self.client.clone());
+        let there = ListParams::default().labels(AGENT_LABELS).fields(&format!("spec.nodeName={node}"));
+        let question = format!("list the agent's pods on node {node}");
+        // While a DaemonSet replaces a pod there may be two; the one that is not going is the agent.
+        let mut pods = self.list(&api, &there, &question).await?;
+        pods.sort_by_key(|pod| pod.metadata.deletion_timestamp.is_some());
+        pods.into_iter().next().ok_or(Failure::NotFound(question))
     }
 
     /// The events of this very pod; one of the same name before it had another uid.

@@ -50,6 +50,7 @@ async fn run_why(cluster: &Cluster, args: &WhyArgs, now: Timestamp) -> Result<St
         node: Answer::NotAsked,
         pool: Answer::NotAsked,
         class: Answer::NotAsked,
+        agent: Answer::NotAsked,
         events: Answer::NotAsked,
         pod,
         now,
@@ -58,8 +59,10 @@ async fn run_why(cluster: &Cluster, args: &WhyArgs, now: Timestamp) -> Result<St
     match facts.node_name() {
         None => facts.events = events.await.into(),
         Some(node) => {
-            let (node, pool, events) = tokio::join!(cluster.node(node), cluster.pool(node), events);
-            (facts.node, facts.pool, facts.events) = (node.into(), pool.into(), events.into());
+            let (node, pool, agent, events) =
+                tokio::join!(cluster.node(node), cluster.pool(node), cluster.agent(node), events);
+            (facts.node, facts.pool) = (node.into(), pool.into());
+            (facts.agent, facts.events) = (agent.into(), events.into());
         }
     }
     if let Some(class) = facts.allocation().map(|allocation| allocation.class.clone()).filter(|name| !name.is_empty()) {

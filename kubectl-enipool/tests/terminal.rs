@@ -197,6 +197,7 @@ fn the_story_is_told_with_what_could_be_read() {
     let asked = server.asked.lock().unwrap().join("\n");
     assert!(asked.contains("/api/v1/namespaces/shop/events?"), "{asked}");
     assert!(asked.contains("involvedObject.uid%3Du-1"), "{asked}");
+    assert!(asked.contains("spec.nodeName%3Dnode-a") && asked.contains("component%3Dagent"), "{asked}");
 }
 
 #[test]

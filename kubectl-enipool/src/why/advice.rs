@@ -2,6 +2,7 @@
 //! the compiler asks for one when a reason is added.
 
 use enipool_crds::{Operations, Reason};
+use kube::ResourceExt;
 
 use super::facts::Facts;
 use super::verdict::Verdict;
@@ -63,12 +64,12 @@ pub fn advice(verdict: Verdict, facts: &Facts) -> Vec<String> {
         Verdict::NoPool => vec![
             "See whether the operator runs, it makes one ENIPool for each node: kubectl get pods -A | grep enipool-operator"
                 .into(),
-            agent_pod(node),
+            agent_log(facts),
         ],
         Verdict::PoolUnread => vec!["Ask for a role that may get enipools of the group enipool.dev, then ask again.".into()],
         Verdict::AgentNotReady => vec![
             "If the agent has just started: wait some seconds, the runtime tries again by itself.".into(),
-            agent_pod(node),
+            agent_log(facts),
         ],
         Verdict::NodeNotReady => vec![format!("See what ails the node: kubectl describe node {node}")],
         Verdict::NoFreeAddress => for_reason(facts),
@@ -76,7 +77,7 @@ pub fn advice(verdict: Verdict, facts: &Facts) -> Vec<String> {
             "The newest FailedCreatePodSandBox event says why. If it speaks of a missing address, addresses have come since: \
              the runtime's next try, within a minute or so, gets one."
                 .into(),
-            agent_pod(node),
+            agent_log(facts),
         ],
         Verdict::NotTheAddress => vec![format!(
             "Look for what the kubelet does before it asks for an address (volumes, secrets, admission): {describe}"
@@ -87,18 +88,26 @@ pub fn advice(verdict: Verdict, facts: &Facts) -> Vec<String> {
 fn unscheduled(describe: &str) -> Vec<String> {
     vec![
         format!("Read why no node takes it: {describe}"),
-        "If it says \"Too many pods\": nodes are full by the kubelet's --max-pods; add nodes or raise it. Nodes with free \
-         addresses: kubectl enipool top --sort assigned"
+        "If it says \"Too many pods\": nodes are full by the kubelet's --max-pods; add nodes or raise it. The scheduler does \
+         not count addresses."
             .into(),
     ]
 }
 
-fn agent_pod(node: &str) -> String {
+fn agent_log(facts: &Facts) -> String {
+    if let Some(agent) = facts.agent.found() {
+        let (name, namespace) = (agent.name_any(), agent.namespace().unwrap_or_default());
+        return format!("Read what the node's agent says: kubectl logs {name} -n {namespace} --tail 50");
+    }
     format!(
-        "See how the node's agent fares, and its log: kubectl get pods -A --field-selector spec.nodeName={node} | grep \
-         enipool-agent"
+        "See how the node's agent fares, and its log: kubectl get pods -A --field-selector spec.nodeName={} | grep \
+         enipool-agent",
+        facts.node()
     )
 }
+
+/// Replaces whatever form of target the pool had: forms do not go together.
+const MORE_WARM: &str = r#"{"warmENITarget":2,"warmIPTarget":null,"minimumIPTarget":null}"#;
 
 const WAIT: &str = "Wait: this passes by itself within seconds, and the runtime tries again.";
 const OTHER_NODE: &str = "Delete the pod, if a controller makes a new one: the scheduler may find it another node.";
@@ -107,15 +116,15 @@ fn for_reason(facts: &Facts) -> Vec<String> {
     let node = facts.node();
     let class = facts.allocation().map_or("default", |allocation| allocation.class.as_str());
     let Some(reason) = facts.reason() else {
-        return vec![format!("See what the pool says: kubectl get enipool {node} -o yaml"), agent_pod(node)];
+        return vec![format!("See what the pool says: kubectl get enipool {node} -o yaml"), agent_log(facts)];
     };
     match reason {
         Reason::AsPlanned | Reason::AttachInFlight | Reason::AssignInFlight | Reason::Starting => {
-            vec![WAIT.into(), format!("If it lasts longer than a minute: {}", uncapital(&agent_pod(node)))]
+            vec![WAIT.into(), format!("If it lasts longer than a minute: {}", uncapital(&agent_log(facts)))]
         }
         Reason::Cooling => vec![
             "Wait: the addresses are free again when their cooldown is over.".into(),
-            format!("If pods come and go here all the time, keep more in reserve: {}", patch_pool(node, r#"{"warmENITarget":2}"#)),
+            format!("If pods come and go here all the time, keep more in reserve: {}", patch_pool(node, MORE_WARM)),
         ],
         Reason::AwaitingTurn => vec![
             WAIT.into(),
@@ -150,7 +159,7 @@ fn for_reason(facts: &Facts) -> Vec<String> {
         ],
         Reason::Ec2Unavailable => vec![
             "Check the node's way to the EC2 endpoint (NAT, VPC endpoint, DNS) and AWS's health page for the region.".into(),
-            agent_pod(node),
+            agent_log(facts),
         ],
         Reason::OperatorAway => vec![
             "Wait: the agent gets addresses by itself.".into(),
@@ -173,19 +182,24 @@ fn for_reason(facts: &Facts) -> Vec<String> {
             vec![format!("Check spec.subnetSelector of the class: it has to find a subnet in the node's zone: kubectl get enipoolclass {class} -o yaml")]
         }
         Reason::DataplaneFailed => vec![
-            agent_pod(node),
+            agent_log(facts),
             "In that pod, `/enipool-agent doctor` compares EC2, ledger and kernel.".into(),
         ],
     }
 }
 
 fn subnet_exhausted(facts: &Facts, class: &str) -> Vec<String> {
+    let targets = facts.class.found().map(|class| &class.spec.targets);
+    let by_address = targets.filter(|targets| targets.warm_ip_target.is_some() || targets.minimum_ip_target.is_some());
+    let fewer = if let Some(targets) = by_address {
+        format!("Lower warmIPTarget and minimumIPTarget of enipoolclass {class} (now {}).", targets.summary())
+    } else {
+        let fewer = r#"{"warmENITarget":null,"warmPrefixTarget":null,"warmIPTarget":2}"#;
+        format!("Let all nodes of the class keep fewer in reserve: {}", patch("enipoolclass", class, fewer))
+    };
     let mut steps = vec![
         "See who holds free addresses that others could use: kubectl enipool top --sort ips".to_owned(),
-        format!(
-            "Let all nodes of the class keep fewer in reserve: {}",
-            patch("enipoolclass", class, r#"{"warmENITarget":null,"warmIPTarget":2}"#)
-        ),
+        fewer,
         format!("Or give the class one more subnet in this zone: spec.subnetSelector of enipoolclass {class}."),
     ];
     if let Some(subnet) = facts.subnet().filter(|subnet| subnet.headroom > 0 && subnet.available > 0) {

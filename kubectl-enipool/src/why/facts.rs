@@ -20,6 +20,8 @@ pub struct Facts {
     pub pool: Answer<ENIPool>,
     /// That pool's class.
     pub class: Answer<ENIPoolClass>,
+    /// The pod of that node's enipool-agent.
+    pub agent: Answer<Pod>,
     /// The pod's events.
     pub events: Answer<Vec<Event>>,
     pub now: Timestamp,
@@ -69,7 +71,7 @@ impl<T> From<Result<T, Failure>> for Answer<T> {
 impl Facts {
     /// `namespace/name`.
     pub fn pod_name(&self) -> String {
-        format!("{}/{}", self.pod.namespace().unwrap_or_default(), self.pod.name_any())
+        full_name(&self.pod)
     }
 
     /// The node that the pod is bound to.
@@ -157,20 +159,17 @@ impl Facts {
         self.class.found()?.status.as_ref()?.subnets.iter().find(|subnet| subnet.id == id)
     }
 
+    /// The agent's pod where it is there and not ready. Its ENIPool then shows what was, not what is.
+    pub fn ailing_agent(&self) -> Option<&Pod> {
+        let agent = self.agent.found()?;
+        let conditions = agent.status.as_ref()?.conditions.as_ref()?;
+        let ready = conditions.iter().find(|condition| condition.type_ == "Ready")?;
+        (ready.status != "True").then_some(agent)
+    }
+
     /// Containers that do not run, with the kubelet's reason: `web: ImagePullBackOff`.
     pub fn idle_containers(&self) -> Vec<String> {
-        let Some(status) = &self.pod.status else { return Vec::new() };
-        let init = status.init_container_statuses.iter().flatten();
-        let all = init.chain(status.container_statuses.iter().flatten());
-        all.filter_map(|container| {
-            let waiting = container.state.as_ref()?.waiting.as_ref()?;
-            Some(format!(
-                "{}: {}",
-                container.name,
-                waiting.reason.as_deref().map_or_else(|| "waiting".into(), one_line)
-            ))
-        })
-        .collect()
+        idle_containers(&self.pod)
     }
 
     /// The pod's events, the newest first.
@@ -179,6 +178,24 @@ impl Facts {
         events.sort_by_key(|event| std::cmp::Reverse(event_time(event)));
         events
     }
+}
+
+/// Containers of a pod that wait, with the kubelet's reason.
+pub fn idle_containers(pod: &Pod) -> Vec<String> {
+    let Some(status) = &pod.status else { return Vec::new() };
+    let init = status.init_container_statuses.iter().flatten();
+    let all = init.chain(status.container_statuses.iter().flatten());
+    all.filter_map(|container| {
+        let waiting = container.state.as_ref()?.waiting.as_ref()?;
+        let reason = waiting.reason.as_deref().map_or_else(|| "waiting".into(), one_line);
+        Some(format!("{}: {reason}", container.name))
+    })
+    .collect()
+}
+
+/// `namespace/name`.
+pub fn full_name(pod: &Pod) -> String {
+    format!("{}/{}", pod.namespace().unwrap_or_default(), pod.name_any())
 }
 
 /// When an event last happened: old and new API write it into different fields.

@@ -79,6 +79,11 @@ pub fn json(facts: &Facts) -> Value {
             "conditions": status.and_then(|status| status.conditions.as_ref()),
             "idleContainers": facts.idle_containers(),
         },
+        "agent": facts.agent.found().map(|pod| json!({
+            "namespace": pod.metadata.namespace,
+            "name": pod.metadata.name,
+            "ready": facts.ailing_agent().is_none(),
+        })),
         "nodeReady": facts.node_ready().map(|ready| ready.status == "True"),
         "enipool": facts.pool.found().map(|pool| json!({
             "name": pool.metadata.name,
@@ -109,6 +114,7 @@ fn not_read(facts: &Facts) -> Vec<String> {
         ("node", facts.node.unread()),
         ("enipool", facts.pool.unread()),
         ("enipoolclass", facts.class.unread()),
+        ("agent", facts.agent.unread()),
         ("events", facts.events.unread()),
     ];
     all.into_iter().filter_map(|(what, why)| Some(format!("{what}: {}", why?))).collect()

@@ -4,7 +4,7 @@ use enipool_crds::condition::ConditionType;
 use enipool_crds::{ENIPoolStatus, EniState, Operations, Reason};
 use k8s_openapi::api::core::v1::PodCondition;
 
-use super::facts::{Answer, Facts};
+use super::facts::{Answer, Facts, full_name, idle_containers};
 use super::verdict::Verdict;
 use crate::words::{count, one_line, since};
 
@@ -83,6 +83,16 @@ fn agent(facts: &Facts) -> Option<Line> {
         Some(ready) if ready.status == "True" => "serves pods".to_owned(),
         Some(ready) => format!("does not serve pods: {}: {}", ready.reason, one_line(&ready.message)),
         None => "has not reported yet".to_owned(),
+    };
+    let text = match &facts.agent {
+        Answer::Found(pod) if facts.ailing_agent().is_some() => {
+            let idle = idle_containers(pod);
+            let idle = if idle.is_empty() { String::new() } else { format!(" ({})", idle.join(", ")) };
+            format!("pod {} is not ready{idle}; its last report: {text}", full_name(pod))
+        }
+        Answer::Found(pod) => format!("{text} (pod {})", full_name(pod)),
+        Answer::Missing => format!("its pod is gone from the node; its last report: {text}"),
+        Answer::UnknownKind | Answer::Unread(_) | Answer::NotAsked => text,
     };
     Some(("Agent", text))
 }

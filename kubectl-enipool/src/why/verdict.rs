@@ -3,7 +3,7 @@
 use enipool_crds::condition::ConditionType;
 use k8s_openapi::api::core::v1::Event;
 
-use super::facts::{Answer, Facts, event_time};
+use super::facts::{Answer, Facts, event_time, full_name};
 use crate::words::{count, one_line, since};
 
 /// What keeps the pod from its address, if anything does.
@@ -68,6 +68,9 @@ impl Verdict {
     fn on_its_node(facts: &Facts) -> Self {
         let serves = facts.condition(ConditionType::Ready).is_some_and(|ready| ready.status == "True");
         let (true, Some(free)) = (serves, facts.free()) else { return Self::AgentNotReady };
+        if facts.ailing_agent().is_some() {
+            return Self::AgentNotReady;
+        }
         if facts.node_ready().is_some_and(|ready| ready.status != "True") {
             return Self::NodeNotReady;
         }
@@ -188,7 +191,10 @@ fn agent(facts: &Facts) -> String {
             let message = one_line(&ready.message);
             format!("it does not serve pods ({}: {})", ready.reason, message.trim_end_matches('.'))
         }
-        _ => "it has not reported yet".to_owned(),
+        _ => match facts.ailing_agent() {
+            Some(pod) => format!("its pod {} is not ready", full_name(pod)),
+            None => "it has not reported yet".to_owned(),
+        },
     }
 }
 

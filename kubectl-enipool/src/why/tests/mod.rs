@@ -39,6 +39,14 @@ fn pod() -> Value {
     })
 }
 
+fn agent(ready: &str) -> Pod {
+    serde_json::from_value(json!({
+        "metadata": {"namespace": "enipool", "name": "enipool-agent-x1"},
+        "status": {"conditions": [{"type": "Ready", "status": ready}]},
+    }))
+    .unwrap()
+}
+
 fn node(ready: &str) -> Node {
     let condition = json!({"type": "Ready", "status": ready, "reason": "KubeletNotReady", "message": "disk\nfull"});
     serde_json::from_value(json!({"metadata": {"name": "node-a"}, "status": {"conditions": [condition]}})).unwrap()
@@ -88,6 +96,7 @@ fn facts(pod: Value, pool: ENIPool) -> Facts {
         node: Answer::Found(node("True")),
         pool: Answer::Found(pool),
         class: Answer::Found(class),
+        agent: Answer::Found(agent("True")),
         events: Answer::Found(Vec::new()),
         now: ago(0),
     }

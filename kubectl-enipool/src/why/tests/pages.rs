@@ -37,7 +37,7 @@ Pod            Pending, no address, bound 2m10s ago
 Conditions     not PodReadyToStartContainers, PodScheduled, not Ready (ContainersNotReady)
 Containers     web: ContainerCreating
 Node           node-a (m5.large, eu-west-1a, i-0123456789abcdef0), ready
-Agent          serves pods
+Agent          serves pods (pod enipool/enipool-agent-x1)
 Addresses      18 on 2 of 2 ENIs: 18 in use, 0 cooling, 0 free (warm target 1 ENI)
 Waiting        2 pods of this node wait for an address at this moment
 Reason         SubnetExhausted: 0 free, 2 waiting: the subnet has no free address.
@@ -56,7 +56,7 @@ Events:
 
 What to do:
 - See who holds free addresses that others could use: kubectl enipool top --sort ips
-- Let all nodes of the class keep fewer in reserve: kubectl patch enipoolclass default --type merge -p '{"spec":{"warmENITarget":null,"warmIPTarget":2}}'
+- Let all nodes of the class keep fewer in reserve: kubectl patch enipoolclass default --type merge -p '{"spec":{"warmENITarget":null,"warmPrefixTarget":null,"warmIPTarget":2}}'
 - Or give the class one more subnet in this zone: spec.subnetSelector of enipoolclass default.
 - 10 addresses of subnet-1 are headroom that the pool leaves to others; spec.headroom of the class sets that.
 "#
@@ -84,6 +84,7 @@ fn a_pod_of_a_node_that_somebody_paused_while_the_operator_is_away() {
     pool.spec.allocation = None;
     let mut facts = facts(pod(), pool);
     facts.node = Answer::Missing;
+    facts.agent = Answer::Missing;
     facts.class = Answer::NotAsked;
     facts.events = Answer::Unread("not allowed to list events in namespace shop: no".into());
     assert_eq!(
@@ -94,7 +95,7 @@ Pod          Pending, no address, bound 2m10s ago
 Conditions   not PodReadyToStartContainers, PodScheduled, not Ready (ContainersNotReady)
 Containers   web: ContainerCreating
 Node         node-a, gone
-Agent        serves pods
+Agent        its pod is gone from the node; its last report: serves pods
 Addresses    18 on 2 of 2 ENIs: 18 in use, 0 cooling, 0 free (warm target 1 ENI)
 Waiting      2 pods of this node wait for an address at this moment
 Reason       Paused: spec.operations keeps the pool from calling EC2
@@ -126,7 +127,7 @@ fn a_pod_that_has_its_address_and_waits_for_its_image() {
 Pod          Pending, 10.0.0.77, bound 2m11s ago
 Containers   web: ImagePullBackOff
 Node         node-a (m5.large, eu-west-1a, i-0123456789abcdef0), ready
-Agent        serves pods
+Agent        serves pods (pod enipool/enipool-agent-x1)
 Addresses    18 on 2 of 2 ENIs: 9 in use, 0 cooling, 9 free (warm target 1 ENI)
 Waiting      0 pods of this node wait for an address at this moment
 Allowed      18 addresses on 2 ENIs, at most 27; 2 pods without one; class default

@@ -100,3 +100,31 @@ fn a_reason_of_a_newer_version_is_shown_as_it_is() {
     let page = render::text(&facts);
     assert!(page.contains("(SolarFlare)") && page.contains("kubectl get enipool node-a -o yaml"), "{page}");
 }
+
+#[test]
+fn an_agent_whose_pod_is_down_is_not_believed_what_it_last_reported() {
+    let mut facts = with(|_| {});
+    let mut down = agent("False");
+    let waiting = json!([{"name": "agent", "image": "", "imageID": "", "ready": false, "restartCount": 4,
+        "state": {"waiting": {"reason": "CrashLoopBackOff"}}}]);
+    down.status.as_mut().unwrap().container_statuses = serde_json::from_value(waiting).unwrap();
+    facts.agent = Answer::Found(down);
+    assert_eq!(judge(&facts), "AgentNotReady");
+    let page = render::text(&facts);
+    for part in [
+        "its pod enipool/enipool-agent-x1 is not ready.",
+        "pod enipool/enipool-agent-x1 is not ready (agent: CrashLoopBackOff); its last report: serves pods",
+        "kubectl logs enipool-agent-x1 -n enipool",
+    ] {
+        assert!(page.contains(part), "{part}: {page}");
+    }
+}
+
+#[test]
+fn a_class_that_counts_addresses_is_asked_to_count_fewer() {
+    let mut facts = facts(pod(), short_of(Reason::SubnetExhausted, "", |_| {}));
+    let Answer::Found(class) = &mut facts.class else { panic!() };
+    class.spec.targets.warm_ip_target = Some(5);
+    let page = render::text(&facts);
+    assert!(page.contains("Lower warmIPTarget and minimumIPTarget of enipoolclass default (now 5 IPs)."), "{page}");
+}
