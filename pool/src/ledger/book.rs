@@ -163,7 +163,14 @@ pub(super) struct Book {
 
 impl Book {
     pub(super) fn new(device_index: u32) -> Self {
-        Self { device_index, open: false, draining: false, closed: false, singles: Block::default(), prefixes: BTreeMap::new() }
+        Self {
+            device_index,
+            open: false,
+            draining: false,
+            closed: false,
+            singles: Block::default(),
+            prefixes: BTreeMap::new(),
+        }
     }
 
     pub(super) fn counts(&self) -> Counts {

@@ -8,7 +8,7 @@ use super::grow::Growth;
 use super::keep;
 use super::memory::{Call, Level, PlannerMemory};
 use super::need::{Need, need};
-use super::picture::Picture;
+use super::picture::{Picture, Place};
 use super::shrink;
 use super::snapshot::{AllocationView, Snapshot};
 use crate::address::Prefix;
@@ -71,7 +71,9 @@ pub fn plan(snapshot: &Snapshot, memory: &mut PlannerMemory, now: Timestamp) -> 
         }
     }
     in_flight(&mut plan, &picture, was_growing);
-    if plan.actions.is_empty() && !was_growing {
+    // One round at a time: what follows from an Unassign under way is known when it is done.
+    let settled = !was_growing && !picture.places.iter().any(Place::is_leaving);
+    if plan.actions.is_empty() && settled {
         give_back(&mut plan, snapshot, &picture, &need, level, memory, now);
     }
     delete_on_termination(&mut plan, &picture, memory, now);
