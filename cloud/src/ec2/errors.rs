@@ -7,7 +7,7 @@ use aws_sdk_ec2::error::{ProvideErrorMetadata, SdkError};
 use aws_sdk_ec2::operation::RequestId;
 use aws_smithy_runtime_api::client::orchestrator::HttpResponse;
 use aws_smithy_types::error::display::DisplayErrorContext;
-use enipool_pool::ec2::{Action, Ec2Error, Ec2ErrorKind};
+use enipool_pool::ec2::{Action, Ec2Error, Ec2ErrorKind, Supply};
 
 /// Longest text of an error that is passed on: it ends up in a status and in logs.
 const MESSAGE_MAX: usize = 600;
@@ -47,6 +47,19 @@ where
 /// An answer that lacks what EC2 documents for it.
 pub(super) fn unreadable(action: Action, what: impl Into<String>) -> Ec2Error {
     Ec2Error { action, kind: Ec2ErrorKind::Unexpected, message: Some(what.into()) }
+}
+
+/// EC2 says "aren't sufficient free Ipv4 addresses or prefixes", without a code of its own and whatever was asked for
+/// ([cilium#31016](https://github.com/cilium/cilium/issues/31016)): what was asked for decides what is missing.
+pub(super) fn for_supply(mut error: Ec2Error, supply: Supply) -> Ec2Error {
+    let vague = error.message.as_deref().is_some_and(|message| message.starts_with("InvalidParameterValue"));
+    if vague && matches!(error.kind, Ec2ErrorKind::SubnetExhausted | Ec2ErrorKind::NoContiguousPrefix) {
+        error.kind = match supply {
+            Supply::Addresses(_) => Ec2ErrorKind::SubnetExhausted,
+            Supply::Prefixes(_) => Ec2ErrorKind::NoContiguousPrefix,
+        };
+    }
+    error
 }
 
 /// The request did not get an answer, and perhaps never left: without credentials it certainly did not.
@@ -104,7 +117,7 @@ fn by_message(message: &str) -> Ec2ErrorKind {
         Ec2ErrorKind::EniInUse
     } else if says("not assigned to interface") || says("not assigned to network interface") {
         Ec2ErrorKind::AddressNotAssigned
-    } else if (says("insufficient") || says("not enough") || says("not have enough")) && says("free") {
+    } else if says("sufficient free") || (says("free") && (says("not enough") || says("not have enough"))) {
         if says("prefix") || says("cidr") { Ec2ErrorKind::NoContiguousPrefix } else { Ec2ErrorKind::SubnetExhausted }
     } else {
         Ec2ErrorKind::Unexpected
@@ -143,6 +156,19 @@ mod tests {
         ] {
             assert_eq!(kind_of(code, message, 400), Ec2ErrorKind::NoContiguousPrefix, "{message}");
         }
+    }
+
+    #[test]
+    fn a_vague_answer_is_about_what_was_asked_for() {
+        let message = "There aren't sufficient free Ipv4 addresses or prefixes";
+        let kind = kind_of("InvalidParameterValue", message, 400);
+        let error = |supply| {
+            let text = Some(format!("InvalidParameterValue: {message}"));
+            for_supply(Ec2Error { action: Action::CreateNetworkInterface, kind: kind.clone(), message: text }, supply)
+                .kind
+        };
+        assert_eq!(error(Supply::Addresses(3)), Ec2ErrorKind::SubnetExhausted);
+        assert_eq!(error(Supply::Prefixes(1)), Ec2ErrorKind::NoContiguousPrefix);
     }
 
     #[test]

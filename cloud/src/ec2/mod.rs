@@ -15,7 +15,7 @@ use enipool_pool::ec2::{
 use enipool_pool::{AttachmentId, EniId, InstanceId, InstanceType, Prefix, SecurityGroupId, SubnetId};
 
 use self::convert::Missing;
-use self::errors::{failed, unreadable};
+use self::errors::{failed, for_supply, unreadable};
 
 /// Entries of a page: EC2's greatest. Paginated calls draw on a larger bucket than unpaginated ones.
 const PAGE: i32 = 1000;
@@ -146,7 +146,7 @@ impl Ec2 for AwsEc2 {
             let resource = TagSpecification::builder().resource_type(ResourceType::NetworkInterface);
             call = call.tag_specifications(resource.set_tags(Some(tag_list(&request.tags))).build());
         }
-        let answer = call.send().await.map_err(|error| failed(ACTION, &error))?;
+        let answer = call.send().await.map_err(|error| for_supply(failed(ACTION, &error), request.supply))?;
         let eni = answer.network_interface().ok_or_else(|| unreadable(ACTION, "the answer has no networkInterface"))?;
         read(ACTION, convert::eni(eni))
     }
@@ -202,7 +202,7 @@ impl Ec2 for AwsEc2 {
             Supply::Addresses(count) => call.secondary_private_ip_address_count(clamped(count)),
             Supply::Prefixes(count) => call.ipv4_prefix_count(clamped(count)),
         };
-        let answer = call.send().await.map_err(|error| failed(ACTION, &error))?;
+        let answer = call.send().await.map_err(|error| for_supply(failed(ACTION, &error), supply))?;
         let addresses: Result<Vec<Ipv4Addr>, Missing> = answer
             .assigned_private_ip_addresses()
             .iter()
