@@ -1,6 +1,8 @@
 //! The planner against a toy EC2 that grants, refuses and takes its time.
 
 mod fill;
+mod operator;
 mod properties;
+mod slots;
 pub(crate) mod toy;
 mod traps;

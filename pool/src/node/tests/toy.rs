@@ -6,6 +6,8 @@ use std::net::Ipv4Addr;
 use std::time::Duration;
 
 use super::super::*;
+pub(crate) use super::slots::Eni;
+use super::slots::{State, tally};
 use crate::address::Prefix;
 use crate::capacity::{Capacity, bundled};
 use crate::ec2::{Ec2ErrorKind, Supply};
@@ -14,22 +16,6 @@ use crate::targets::{Addressing, Policy, Targets};
 use crate::time::Timestamp;
 
 pub(crate) const COOLDOWN: Duration = Duration::from_secs(30);
-
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
-enum State {
-    Free,
-    Assigned(u32),
-    Cooling(Timestamp),
-    /// An Unassign is under way.
-    Leaving,
-}
-
-#[derive(Debug, Clone)]
-pub(crate) struct Eni {
-    pub(crate) view: EniView,
-    singles: Vec<State>,
-    prefixes: Vec<(Prefix, [State; 16])>,
-}
 
 /// What EC2 has left in a subnet.
 #[derive(Debug, Clone, Copy)]
@@ -467,40 +453,4 @@ impl Toy {
             assert!(slots <= self.capacity.slots_per_eni, "{slots} slots on {}", eni.view.id);
         }
     }
-}
-
-impl Eni {
-    fn states_mut(&mut self) -> impl Iterator<Item = &mut State> {
-        self.singles.iter_mut().chain(self.prefixes.iter_mut().flat_map(|(_, states)| states))
-    }
-
-    pub(crate) fn view(&self) -> EniView {
-        let leaving = self.singles.iter().filter(|state| **state == State::Leaving).count();
-        EniView {
-            singles: tally(&self.singles),
-            singles_leaving: u32::try_from(leaving).unwrap(),
-            prefixes: self
-                .prefixes
-                .iter()
-                .map(|(prefix, states)| PrefixView {
-                    prefix: *prefix,
-                    counts: tally(states),
-                    leaving: states[0] == State::Leaving,
-                })
-                .collect(),
-            ..self.view.clone()
-        }
-    }
-}
-
-fn tally(states: &[State]) -> Counts {
-    states.iter().fold(Counts::default(), |mut counts, state| {
-        match state {
-            State::Free => counts.free += 1,
-            State::Assigned(_) => counts.assigned += 1,
-            State::Cooling(_) => counts.cooling += 1,
-            State::Leaving => {}
-        }
-        counts
-    })
 }

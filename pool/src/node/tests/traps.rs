@@ -13,7 +13,7 @@ fn ips(warm: u32, minimum: u32) -> Targets {
     Targets { warm_ips: Some(warm), minimum_ips: Some(minimum), ..Targets::default() }
 }
 
-fn warm(warm: u32) -> Targets {
+pub(super) fn warm(warm: u32) -> Targets {
     Targets { warm_ips: Some(warm), ..Targets::default() }
 }
 
@@ -21,7 +21,7 @@ fn addressing(addressing: Addressing, targets: Targets) -> Policy {
     Policy { addressing, ..policy(targets) }
 }
 
-fn hold(plan: &Plan, reason: HoldReason) -> &Hold {
+pub(super) fn hold(plan: &Plan, reason: HoldReason) -> &Hold {
     plan.holds
         .iter()
         .find(|hold| hold.reason == reason)
@@ -397,52 +397,6 @@ fn the_ceiling_holds_for_demand_too() {
     }
 }
 
-fn allotted(addresses: u32, enis: u32) -> AllocationView {
-    AllocationView { addresses, enis, prefixes: 0, subnet: None }
-}
-
-#[test]
-fn a_node_takes_its_turn_only_when_its_allocation_is_raised() {
-    let mut toy = Toy::new("m5.large", policy(Targets::default()));
-    toy.allocation = Some(allotted(9, 1));
-    toy.settle();
-    assert_eq!(toy.per_eni(), [9], "the operator decides, not the local targets");
-    toy.pods(12);
-    toy.settle();
-    assert_eq!((toy.waiting.len(), toy.per_eni()), (3, vec![9]));
-    let waits = hold(&toy.last, HoldReason::AwaitingTurn);
-    assert_eq!((waits.purpose, waits.addresses), (Purpose::Demand, 3));
-    toy.allocation = Some(allotted(18, 2));
-    toy.run(SECOND);
-    assert!(toy.waiting.is_empty());
-    toy.settle();
-    assert_eq!(toy.per_eni(), [9, 9]);
-}
-
-#[test]
-fn a_lowered_allocation_takes_only_what_nobody_uses() {
-    let mut toy = Toy::new("m5.large", policy(Targets::default()));
-    toy.allocation = Some(allotted(27, 3));
-    toy.pods(11);
-    toy.settle();
-    toy.allocation = Some(allotted(9, 1));
-    toy.settle();
-    assert_eq!(toy.counts().assigned, 11);
-    assert_eq!(toy.per_eni(), [9, 2]);
-}
-
-#[test]
-fn when_the_operator_goes_away_the_node_plans_for_itself_under_its_last_ceiling() {
-    let mut toy = Toy::new("m5.large", policy(Targets::default()));
-    toy.ceiling = Some(20);
-    toy.allocation = Some(allotted(9, 1));
-    toy.settle();
-    toy.allocation = None;
-    toy.pods(25);
-    toy.settle();
-    assert_eq!((toy.counts().total(), toy.waiting.len()), (20, 5));
-}
-
 #[test]
 fn an_interface_left_unattached_by_a_crash_is_used_or_deleted() {
     let mut toy = Toy::new("m5.large", policy(Targets { warm_enis: Some(2), ..Targets::default() }));
@@ -506,24 +460,4 @@ fn a_restarted_agent_gives_nothing_back_at_once() {
     assert_eq!(toy.counts().total(), 21);
     toy.settle();
     assert_eq!(toy.counts().total(), 1);
-}
-
-#[test]
-fn with_the_operator_away_warm_addresses_come_at_a_cautious_pace_and_pods_do_not_wait() {
-    let mut first_calls = std::collections::BTreeSet::new();
-    for seed in 0..20 {
-        let mut toy = Toy::new("m5.large", policy(warm(4)));
-        toy.memory = PlannerMemory::new(seed);
-        toy.memory.set_alone(true, toy.now);
-        let start = toy.now;
-        while toy.total_calls() == 0 {
-            toy.run(SECOND);
-        }
-        first_calls.insert(toy.now.since(start).as_secs());
-        assert!(toy.now.since(start) <= 32 * SECOND);
-        toy.pods(9);
-        toy.run(SECOND);
-        assert!(toy.waiting.is_empty(), "{:?}", toy.last);
-    }
-    assert!(first_calls.len() > 8, "spread over half a minute: {first_calls:?}");
 }
