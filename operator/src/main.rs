@@ -9,8 +9,9 @@ use enipool_operator::{Args, run};
 #[tokio::main]
 async fn main() -> anyhow::Result<()> {
     let args = Args::parse();
-    let _log =
-        logging::init(&LogOptions { format: args.log_format, filter: args.log_level.clone(), files: Vec::new() })?;
+    // The client logs each failed call before we do, without saying which; ours are told once, with their reason.
+    let filter = format!("{},kube_client::client::builder=off", args.log_level);
+    let _log = logging::init(&LogOptions { format: args.log_format, filter, files: Vec::new() })?;
     let shutdown = Shutdown::new();
     shutdown.on_signals().context("signals")?;
     let mut config = kube::Config::infer().await.context("no way to the API server")?;
