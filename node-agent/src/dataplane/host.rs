@@ -1,7 +1,8 @@
 //! The node's part of the kernel: reads it, compares it with what should be, changes the difference. Synchronous; runs on
 //! the control thread, one thing at a time.
 
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, BTreeSet};
+use std::net::Ipv4Addr;
 use std::sync::Arc;
 
 use enipool_pool::id::MacAddress;
@@ -35,6 +36,8 @@ pub(super) struct Host {
     indexes: BTreeMap<MacAddress, u32>,
     /// The table as we last made it, and as the kernel showed it then.
     applied: Option<(Ruleset, Fingerprint)>,
+    /// Pods taken over whose rules by the AWS plugin still stand.
+    pub(super) taken_over: BTreeSet<Ipv4Addr>,
 }
 
 /// What one pass over the node did.
@@ -94,6 +97,7 @@ impl Host {
             state: None,
             indexes: BTreeMap::new(),
             applied: None,
+            taken_over: BTreeSet::new(),
         })
     }
 
@@ -129,6 +133,7 @@ impl Host {
         // interfaces that have gone harms nobody.
         pass.table = self.apply_table(&desired, check).transpose();
         self.carry_out(&ops, &mut pass)?;
+        self.forget_aws_plugin()?;
         Ok(pass)
     }
 
@@ -248,6 +253,11 @@ impl Host {
         let fingerprint = nft::fingerprint(&mut self.nftables)?;
         self.applied = fingerprint.map(|fingerprint| (wanted.clone(), fingerprint));
         Ok(Some(how))
+    }
+
+    /// Whether packets of pods get their marks.
+    pub(super) fn is_table_applied(&self) -> bool {
+        self.applied.is_some()
     }
 
     /// Forgets what we know of the table, so that the next pass makes it anew.

@@ -75,7 +75,8 @@ impl Host {
             }
         }
         self.netlink.execute_unless(step, batch, &[libc::EEXIST])?;
-        self.forget_aws_plugin(pods, &rules)?;
+        self.taken_over.extend(pods.iter().map(|pod| pod.address));
+        self.forget_aws_plugin()?;
         match errors.len() {
             0 => Ok(()),
             1 => Err(errors.remove(0)),
@@ -83,18 +84,25 @@ impl Host {
         }
     }
 
-    /// Only once our own routes are in place, so that no packet is lost between.
-    fn forget_aws_plugin(&mut self, pods: &[AdoptedPod], rules: &[Rule]) -> Result<(), DataplaneError> {
-        let of_aws: BTreeSet<Ipv4Addr> = rules
+    /// Removes the AWS plugin's rules of pods that were taken over; only once our own routes and marks are in place, so
+    /// that no packet is lost between.
+    pub(super) fn forget_aws_plugin(&mut self) -> Result<(), DataplaneError> {
+        if self.taken_over.is_empty() || !self.is_table_applied() {
+            return Ok(());
+        }
+        let of_aws: BTreeSet<Ipv4Addr> = rule::all(&mut self.netlink)?
             .iter()
             .filter(|rule| matches!(rule.priority, layout::AWS_TO_POD_PRIORITY | AWS_FROM_POD_PRIORITY))
             .filter_map(|rule| rule.destination.or(rule.source))
             .collect();
         let mut batch = Batch::new();
-        for pod in pods.iter().filter(|pod| of_aws.contains(&pod.address)) {
-            push_delete_of_aws_plugin(&mut batch, pod.address);
+        for address in self.taken_over.intersection(&of_aws) {
+            push_delete_of_aws_plugin(&mut batch, *address);
         }
-        self.netlink.execute_unless("remove the AWS plugin's rules of a pod", batch, &[libc::ENOENT, libc::ESRCH])
+        let missing = [libc::ENOENT, libc::ESRCH];
+        self.netlink.execute_unless("remove the AWS plugin's rules of a pod", batch, &missing)?;
+        self.taken_over.clear();
+        Ok(())
     }
 }
 

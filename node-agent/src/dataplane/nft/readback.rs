@@ -118,7 +118,7 @@ fn elements(netlink: &mut Netlink, set: &str) -> Result<Vec<Vec<u8>>, DataplaneE
 fn ours(found: Message<'_>) -> bool {
     found.body.first() == Some(&FAMILY_IPV4)
         && wire::attributes_after(found.body, NFGENMSG)
-            .any(|(kind, value)| kind == TABLE && wire::read_text(value) == NFT_TABLE)
+            .any(|(kind, value)| kind == TABLE && value.strip_suffix(&[0]) == Some(NFT_TABLE.as_bytes()))
 }
 
 /// What a notification of the netfilter family tells.
