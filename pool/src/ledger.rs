@@ -15,9 +15,10 @@ use serde::{Deserialize, Serialize};
 
 use crate::address::Prefix;
 use crate::id::EniId;
+use crate::targets::Addressing;
 use crate::time::Timestamp;
 use book::{Block, BlockId, Book, Mark};
-pub use book::{Counts, Preference};
+pub use book::Counts;
 
 /// How long an address rests after its pod is gone, before another pod may have it, unless configured otherwise. Peers
 /// may still send to the old pod for that long (the AWS plugin's `IP_COOLDOWN_PERIOD` has the same default).
@@ -139,7 +140,7 @@ enum Holding {
 #[derive(Debug, Clone)]
 pub struct Ledger {
     cooldown: Duration,
-    preference: Preference,
+    addressing: Addressing,
     books: BTreeMap<EniId, Book>,
     entries: HashMap<Ipv4Addr, Entry>,
     keys: HashMap<AttachmentKey, Ipv4Addr>,
@@ -150,7 +151,7 @@ impl Ledger {
     pub fn new(cooldown: Duration) -> Self {
         Self {
             cooldown,
-            preference: Preference::default(),
+            addressing: Addressing::default(),
             books: BTreeMap::new(),
             entries: HashMap::new(),
             keys: HashMap::new(),
@@ -164,8 +165,8 @@ impl Ledger {
     }
 
     /// Which kind of slot to fill first; the other kind still serves when nothing else is left.
-    pub fn set_preference(&mut self, preference: Preference) {
-        self.preference = preference;
+    pub fn set_addressing(&mut self, addressing: Addressing) {
+        self.addressing = addressing;
     }
 
     // ---- interfaces ------------------------------------------------------------------------------------------------
@@ -280,7 +281,7 @@ impl Ledger {
             .books
             .iter()
             .filter(|(_, book)| book.open && !book.closed)
-            .filter_map(|(eni, book)| book.best(self.preference).map(|(rank, prefix)| (rank, eni, prefix)))
+            .filter_map(|(eni, book)| book.best(self.addressing).map(|(rank, prefix)| (rank, eni, prefix)))
             .max_by(|a, b| a.0.cmp(&b.0));
         let Some((_, eni, prefix)) = best else { return Acquired::Empty };
         let eni = eni.clone();

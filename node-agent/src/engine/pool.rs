@@ -95,6 +95,7 @@ impl Pool {
                 }
                 let (shortage, eta, waited) = state.machine.why_waiting(id, self.shared.clock.now());
                 state.give_up(id);
+                self.shared.casual.notify_one();
                 Err(AcquireError::TimedOut { waited, shortage, eta })
             }
         }

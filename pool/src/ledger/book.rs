@@ -1,11 +1,12 @@
 //! The addresses of one interface in blocks (its single addresses, and each prefix), counted and ranked.
 
-use std::cmp::Reverse;
 use std::collections::{BTreeMap, BTreeSet, VecDeque};
 use std::net::Ipv4Addr;
 
 use crate::address::Prefix;
 use crate::id::EniId;
+use crate::node::{EniFit, Preference, SlotFit, preference};
+use crate::targets::Addressing;
 
 /// Where an address belongs.
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -23,18 +24,6 @@ pub(super) enum Mark {
     Cooling,
 }
 
-/// Which kind of slot pods get first.
-#[derive(Debug, Clone, Copy, Default, PartialEq, Eq)]
-pub enum Preference {
-    /// Prefixes in use, then singles, then untouched prefixes.
-    #[default]
-    Any,
-    /// Prefixes are being given up.
-    Singles,
-    /// Single addresses are being given up.
-    Prefixes,
-}
-
 /// How many addresses are in which state.
 #[derive(Debug, Clone, Copy, Default, PartialEq, Eq)]
 pub struct Counts {
@@ -49,6 +38,11 @@ impl Counts {
     /// Addresses that a pod can have now (if their interface is open).
     pub fn free(self) -> u32 {
         self.total.saturating_sub(self.assigned).saturating_sub(self.cooling).saturating_sub(self.withdrawn)
+    }
+
+    /// In use or resting: cannot be given back now.
+    pub fn held(self) -> u32 {
+        self.assigned.saturating_add(self.cooling)
     }
 
     #[must_use]
@@ -143,13 +137,6 @@ impl Block {
     }
 }
 
-/// How good a place is for the next pod; greater is better.
-///
-/// Places that are being given up come last. The primary interface can never be given back, so it is filled first,
-/// then the fullest interface; within one, the fullest prefix in use, then singles (they can go one by one), then an
-/// untouched prefix.
-pub(super) type Rank = (bool, bool, bool, u32, u32, Reverse<u32>, u8, u32);
-
 /// The addresses of one interface.
 #[derive(Debug, Clone)]
 pub(super) struct Book {
@@ -214,35 +201,22 @@ impl Book {
         }
     }
 
-    /// The best block with a free address, and how good it is.
-    pub(super) fn best(&self, preference: Preference) -> Option<(Rank, Option<Prefix>)> {
-        let sum = self.counts();
+    /// The best block with a free address, and how good it is by the planner's rule.
+    pub(super) fn best(&self, addressing: Addressing) -> Option<(Preference, Option<Prefix>)> {
+        let eni = EniFit {
+            primary: self.device_index == 0,
+            draining: self.draining,
+            device_index: self.device_index,
+            held: self.counts().held(),
+        };
         self.blocks()
             .filter(|(_, block)| !block.free.is_empty())
             .map(|(prefix, block)| {
-                let wanted = match preference {
-                    Preference::Any => true,
-                    Preference::Singles => prefix.is_none(),
-                    Preference::Prefixes => prefix.is_some(),
+                let slot = match prefix {
+                    None => SlotFit::Single,
+                    Some(_) => SlotFit::Prefix { held: block.counts.held() },
                 };
-                let busy = block.counts.assigned.saturating_add(block.counts.cooling);
-                let class = match prefix {
-                    Some(_) if busy > 0 => 2,
-                    None => 1,
-                    Some(_) => 0,
-                };
-                let fullness = if prefix.is_some() { busy } else { 0 };
-                let rank: Rank = (
-                    !self.draining,
-                    wanted,
-                    self.device_index == 0,
-                    sum.assigned,
-                    sum.cooling,
-                    Reverse(self.device_index),
-                    class,
-                    fullness,
-                );
-                (rank, prefix)
+                (preference(eni, slot, addressing), prefix)
             })
             .max_by(|a, b| a.0.cmp(&b.0).then_with(|| b.1.cmp(&a.1)))
     }

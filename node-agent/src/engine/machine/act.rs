@@ -5,10 +5,9 @@ use std::time::Duration;
 
 use enipool_pool::ec2::{Action, CreateEni, Supply};
 use enipool_pool::eni::{Intent, SETTLING};
-use enipool_pool::ledger::Preference;
 use enipool_pool::ledger::record::{Record, Taken};
 use enipool_pool::node::{self as planner, Planned};
-use enipool_pool::targets::{Addressing, Operations};
+use enipool_pool::targets::Operations;
 use enipool_pool::{ClientToken, EniId, Prefix, SubnetId, Timestamp};
 
 use super::entry::{Creation, Stage};
@@ -53,6 +52,7 @@ impl Machine {
                 if self.blown.is_none() {
                     tracing::warn!("{blown}");
                 }
+                self.memory.held_back(action, blown.until());
                 Self::sooner(&mut self.blown, blown.until());
                 false
             }
@@ -345,11 +345,6 @@ impl Machine {
 
     /// Which kind of slot pods get first.
     pub(super) fn prefer(&mut self) {
-        let preference = match self.me.capacity.addressing(self.config.policy.addressing) {
-            Addressing::Secondary => Preference::Singles,
-            Addressing::Prefix => Preference::Prefixes,
-            Addressing::Mixed => Preference::Any,
-        };
-        self.ledger.set_preference(preference);
+        self.ledger.set_addressing(self.me.capacity.addressing(self.config.policy.addressing));
     }
 }

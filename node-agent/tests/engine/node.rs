@@ -1,0 +1,201 @@
+//! One node: the simulated region, a kernel that shows what EC2 has plugged in, and the engine.
+
+use std::collections::BTreeSet;
+use std::net::Ipv4Addr;
+use std::path::PathBuf;
+use std::sync::{Arc, Mutex};
+use std::time::Duration;
+
+use ec2_sim::model::request::RunInstances;
+use ec2_sim::model::resource::AttachStatus;
+use ec2_sim::{Model, Request, Response, SharedModel, SimConfig, SimEc2};
+use enipool_agent::engine::{
+    self, AttachmentKey, Clock, EffectiveConfig, EngineConfig, HostPicture, HostPod, HostView, Kernel, KernelError,
+    Phase, PodRef, Pool,
+};
+use enipool_pool::imds::{Imds, ImdsEni, ImdsError, InstanceIdentity};
+use enipool_pool::{InstanceId, InstanceType, MacAddress};
+use tokio_util::sync::CancellationToken;
+
+pub(crate) fn key(n: u32) -> AttachmentKey {
+    AttachmentKey::new("enipool", format!("container-{n}"), "eth0")
+}
+
+pub(crate) fn pod(n: u32) -> PodRef {
+    PodRef { namespace: "default".into(), name: format!("pod-{n}").into(), uid: "".into() }
+}
+
+/// IMDS out of the model.
+#[derive(Debug)]
+struct SimImds {
+    shared: SharedModel,
+    instance: InstanceId,
+}
+
+impl SimImds {
+    fn enis(&self) -> Result<Vec<ImdsEni>, ImdsError> {
+        let metadata = self.shared.with(|model| model.metadata(&self.instance));
+        let metadata = metadata.ok_or_else(|| ImdsError::Unavailable("the instance is down".into()))?;
+        let interfaces = metadata.interfaces.into_iter().map(|eni| ImdsEni {
+            id: eni.id,
+            mac: eni.mac,
+            device_index: eni.device_index,
+            network_card: eni.network_card,
+            subnet: eni.subnet,
+            subnet_cidr: eni.subnet_cidr,
+            vpc: eni.vpc,
+            vpc_cidrs: eni.vpc_cidrs,
+            addresses: eni.addresses,
+            prefixes: eni.prefixes,
+            security_groups: eni.security_groups,
+        });
+        Ok(interfaces.collect())
+    }
+}
+
+impl Imds for SimImds {
+    async fn identity(&self) -> Result<InstanceIdentity, ImdsError> {
+        let metadata = self.shared.with(|model| model.metadata(&self.instance));
+        let metadata = metadata.ok_or_else(|| ImdsError::Unavailable("the instance is down".into()))?;
+        let primary = metadata.primary().ok_or_else(|| ImdsError::NotFound("mac".into()))?;
+        Ok(InstanceIdentity {
+            instance: metadata.instance.clone(),
+            instance_type: metadata.instance_type.clone(),
+            zone: metadata.zone.clone(),
+            region: metadata.region.clone(),
+            primary_mac: primary.mac,
+            primary_ip: primary.addresses[0],
+        })
+    }
+
+    async fn macs(&self) -> Result<Vec<MacAddress>, ImdsError> {
+        Ok(self.enis()?.iter().map(|eni| eni.mac).collect())
+    }
+
+    async fn eni(&self, mac: MacAddress) -> Result<ImdsEni, ImdsError> {
+        self.enis()?.into_iter().find(|eni| eni.mac == mac).ok_or_else(|| ImdsError::NotFound(mac.to_string()))
+    }
+}
+
+/// A kernel whose links are those that EC2 has plugged in.
+#[derive(Debug, Clone)]
+pub(crate) struct SimKernel {
+    shared: SharedModel,
+    instance: InstanceId,
+    pods: Arc<Mutex<Vec<HostPod>>>,
+}
+
+impl SimKernel {
+    pub(crate) fn show_pod(&self, address: Ipv4Addr, host_ifname: &str) {
+        self.pods.lock().unwrap().push(HostPod { address, host_ifname: host_ifname.into() });
+    }
+
+    fn links(&self) -> BTreeSet<MacAddress> {
+        self.shared.with(|model| {
+            let plugged = model.interfaces().filter(|eni| {
+                eni.attachment
+                    .as_ref()
+                    .is_some_and(|a| a.instance == self.instance && a.status != AttachStatus::Attaching)
+            });
+            plugged.map(|eni| eni.mac).collect()
+        })
+    }
+}
+
+impl Kernel for SimKernel {
+    async fn apply(&self, _: &HostPicture) -> Result<(), KernelError> {
+        Ok(())
+    }
+
+    async fn observe(&self) -> Result<HostView, KernelError> {
+        Ok(HostView { pods: self.pods.lock().unwrap().clone(), links: self.links() })
+    }
+
+    async fn wait_link(&self, mac: MacAddress, timeout: Duration) -> Result<(), KernelError> {
+        let mut events = self.shared.subscribe();
+        let seen = async {
+            while !self.links().contains(&mac) {
+                let _ = events.recv().await;
+            }
+        };
+        tokio::time::timeout(timeout, seen).await.map_err(|_| KernelError("no such link".into()))
+    }
+}
+
+/// See the module.
+pub(crate) struct Node {
+    pub(crate) shared: SharedModel,
+    pub(crate) kernel: SimKernel,
+    pub(crate) pool: Pool,
+    pub(crate) shutdown: CancellationToken,
+    pub(crate) journal: PathBuf,
+    instance: InstanceId,
+    task: tokio::task::JoinHandle<()>,
+    _dir: tempfile::TempDir,
+}
+
+impl Node {
+    pub(crate) async fn start(sim: SimConfig, instance_type: &str, config: EffectiveConfig) -> Self {
+        let shared = SharedModel::running(Model::new(sim).unwrap());
+        let driven = shared.clone();
+        tokio::spawn(async move { driven.drive().await });
+        let subnet = shared.with(|model| model.subnets().next().unwrap().info.id.clone());
+        let run = Request::RunInstances(RunInstances::one(InstanceType::new(instance_type), subnet));
+        let reply = shared.with(|model| model.call("person", &run)).result.unwrap();
+        let Response::Reservation(instances) = reply else { panic!("{reply:?}") };
+        let instance = instances[0].id.clone();
+        shared.advance(Duration::from_secs(120));
+        let kernel = SimKernel { shared: shared.clone(), instance: instance.clone(), pods: Arc::default() };
+        let dir = tempfile::tempdir().unwrap();
+        let journal = dir.path().join("journal");
+        let (pool, shutdown, task) = engine(&shared, &instance, &kernel, &journal, config).await;
+        Self { shared, kernel, pool, shutdown, journal, instance, task, _dir: dir }
+    }
+
+    /// The process dies as it stands.
+    pub(crate) fn kill(&mut self) {
+        self.task.abort();
+    }
+
+    pub(crate) async fn restart(&mut self, config: EffectiveConfig) {
+        let (pool, shutdown, task) =
+            engine(&self.shared, &self.instance, &self.kernel, &self.journal, config).await;
+        (self.pool, self.shutdown, self.task) = (pool, shutdown, task);
+    }
+
+    /// Calls to EC2 by this node.
+    pub(crate) fn calls(&self) -> u64 {
+        let count = |(action, count): (&&str, &ec2_sim::model::calls::ActionCount)| {
+            if *action == "RunInstances" { 0 } else { count.calls }
+        };
+        self.shared.with(|model| model.calls().counts().iter().map(count).sum())
+    }
+
+    /// Lets what is under way come to its end.
+    pub(crate) async fn settle(&self) {
+        tokio::time::sleep(Duration::from_secs(20)).await;
+    }
+}
+
+async fn engine(
+    shared: &SharedModel,
+    instance: &InstanceId,
+    kernel: &SimKernel,
+    journal: &std::path::Path,
+    config: EffectiveConfig,
+) -> (Pool, CancellationToken, tokio::task::JoinHandle<()>) {
+    let shutdown = CancellationToken::new();
+    let imds = SimImds { shared: shared.clone(), instance: instance.clone() };
+    let hands = engine::hands(SimEc2::new(shared.clone(), "agent"), imds, kernel.clone());
+    let engine_config = EngineConfig {
+        node: "node".into(),
+        cluster: "test".into(),
+        journal: journal.to_owned(),
+        config,
+        seed: 42,
+    };
+    let clock = Clock::from(shared.with(|model| model.now()));
+    let engine = engine::start(engine_config, hands, clock, shutdown.clone()).await.unwrap();
+    engine.pool.snapshot().wait_for(|snapshot| snapshot.phase == Phase::Serving).await.unwrap();
+    (engine.pool, shutdown, engine.task)
+}
