@@ -59,7 +59,8 @@ impl Plumber {
         let mut pod = self.home.route_socket_in(&namespace, &spec.netns, self.timeout)?;
         let host_end = self.create_veth(spec, &namespace, &mut pod)?;
         let made = link_index(&mut pod, &spec.ifname)
-            .and_then(|index| self.finish_host(spec, &host_end).and_then(|()| finish_pod(&mut pod, spec, index)));
+            .and_then(|index| self.finish_host(spec, &host_end).and_then(|()| finish_pod(&mut pod, spec, index)))
+            .and_then(|()| self.settle(&host_end));
         if let Err(error) = made {
             let mut undo = Batch::new();
             link::push_delete(&mut undo, host_end.index);
@@ -161,6 +162,12 @@ impl Plumber {
         link::push_up(&mut batch, host_end.index, true);
         route::push_replace(&mut batch, pod_route(spec.address, host_end.index));
         self.netlink.execute("route to the pod", batch)
+    }
+
+    /// The kernel switches the host end's queue on some time after the pod's end came up, and drops what is sent until
+    /// then. Asking for the link's state makes it do so now.
+    fn settle(&mut self, host_end: &Link) -> Result<(), DataplaneError> {
+        link::by_index(&mut self.netlink, host_end.index).map(drop)
     }
 
     /// Takes the pod's routes away at once and leaves its interfaces to the removal of its namespace, or to the reaper.
