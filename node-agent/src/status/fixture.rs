@@ -36,6 +36,7 @@ fn eni(device_index: u8, addresses: Vec<AddressView>) -> EniView {
         prefixes: Vec::new(),
         addresses,
         counts: Counts { total, assigned: u32::try_from(assigned).unwrap(), cooling: 0, withdrawn: 0 },
+        gives: true,
     }
 }
 
