@@ -87,7 +87,7 @@ fn advise(reason: HoldReason) -> &'static str {
             "free addresses in the subnet, lower the warm targets, or add a subnet to the ENIPoolClass"
         }
         HoldReason::NoContiguousPrefix => "set addressing to Mixed, or reserve a range for prefixes in the subnet",
-        HoldReason::Throttled => "see `kubectl enipool budget` for who spends the EC2 request budget",
+        HoldReason::Throttled => "`kubectl enipool top --sort throttles` shows which nodes EC2 throttles",
         HoldReason::InstanceLimit => "lower the kubelet's --max-pods, raise maxENIs, or use a larger instance type",
         HoldReason::AccountLimit => "ask AWS for a higher quota of network interfaces per region",
         HoldReason::MaxPods => "raise the kubelet's --max-pods",

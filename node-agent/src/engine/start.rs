@@ -17,13 +17,16 @@ use tokio_util::sync::CancellationToken;
 use super::clock::Clock;
 use super::config::EffectiveConfig;
 use super::journal::Journal;
-use super::machine::{Machine, Me, Start};
+use super::machine::{Described, Machine, Me, Start};
 use super::pool::Pool;
 use super::port::Kernel;
-use super::run::{Hands, drive};
+use super::run::{Hands, all_of_imds, drive};
 
 /// First and longest pause between two tries of a step of the start.
 const RETRY: (Duration, Duration) = (Duration::from_millis(250), Duration::from_secs(15));
+
+/// How long EC2 may keep a node with a journal from serving its pods.
+const EC2_PATIENCE: Duration = Duration::from_secs(15);
 
 /// What the engine is started with.
 #[derive(Debug, Clone)]
@@ -69,13 +72,26 @@ pub async fn start<E: Ec2, I: Imds, K: Kernel>(
     tracing::info!(instance = %me.instance, instance_type = %me.instance_type, zone = %me.zone, "this is me");
     let asked_at = clock.now();
     let filter = EniFilter { instance: Some(me.instance.clone()), ..EniFilter::default() };
-    let described = persist("describing the instance's interfaces", &shutdown, || {
-        hands.ec2.describe_network_interfaces(&filter)
-    });
+    let recovered = recover(&engine.journal);
+    let known = recovered.instance.as_ref() == Some(&me.instance) && !recovered.holdings.is_empty();
+    let described = async {
+        let asking = persist("describing the instance's interfaces", &shutdown, || {
+            hands.ec2.describe_network_interfaces(&filter)
+        });
+        if !known {
+            // Nothing is known but what EC2 says.
+            return asking.await.map(Described::By);
+        }
+        match tokio::time::timeout(EC2_PATIENCE, asking).await {
+            Ok(described) => described.map(Described::By),
+            Err(_) => persist("reading IMDS", &shutdown, || all_of_imds(hands.imds.as_ref()))
+                .await
+                .map(Described::NotYet),
+        }
+    };
     let observed = persist("looking at the kernel", &shutdown, || hands.kernel.observe());
     let (described, host) = tokio::join!(described, observed);
     let (described, host) = (described?, host?);
-    let recovered = recover(&engine.journal);
     let start = Start { me: me.clone(), config: engine.config, recovered, described, asked_at, host, seed: engine.seed };
     let now = clock.now();
     let mut machine = Machine::begin(start, now);

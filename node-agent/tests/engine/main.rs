@@ -5,7 +5,7 @@ mod node;
 use std::time::Duration;
 
 use ec2_sim::{FaultKind, FaultRule, SimConfig};
-use enipool_agent::engine::{AcquireError, EffectiveConfig, Phase, Shortage};
+use enipool_agent::engine::{AcquireError, EffectiveConfig, EniState, Phase, Shortage};
 use enipool_pool::node::HoldReason;
 use enipool_pool::targets::{Operations, Policy, Targets};
 use node::{Node, key, pod};
@@ -184,4 +184,92 @@ async fn a_pod_of_which_only_the_kernel_knows_keeps_its_address() {
     assert!(node.pool.snapshot().borrow().notices.iter().any(|notice| notice.kind == "ForgottenLease"));
     assert_eq!(node.pool.release_address(lease.address).unwrap().map(|lease| lease.address), Some(lease.address));
     assert_eq!(node.pool.release_address(other.address).unwrap(), None, "that one has a key");
+}
+
+#[tokio::test(start_paused = true)]
+async fn a_restart_while_ec2_is_away_serves_pods_and_changes_nothing() {
+    let mut node = Node::start(SimConfig::instant(), "m5.large", warm_ips(2)).await;
+    let kept = node.pool.acquire(key(1), pod(1), in_seconds(30)).await.unwrap();
+    node.settle().await;
+    node.kill();
+    let away = node.shared.with(|model| {
+        model.inject(FaultRule { action: None, ..FaultRule::always(FaultKind::RequestLost, "") })
+    });
+    let begun = Instant::now();
+    node.restart(warm_ips(2)).await;
+    assert!(begun.elapsed() < Duration::from_secs(30), "{:?}", begun.elapsed());
+    assert_eq!(node.pool.lookup(&key(1)), Some(kept));
+    node.pool.acquire(key(2), pod(2), in_seconds(5)).await.unwrap();
+    assert_eq!(node.pool.snapshot().borrow().shortage, Some(Shortage::Hold(HoldReason::Ec2Unavailable)));
+    node.shared.with(|model| model.end_fault(away));
+    let mut snapshot = node.pool.snapshot();
+    snapshot.wait_for(|snapshot| snapshot.shortage.is_none() && snapshot.available() == 2).await.unwrap();
+}
+
+#[tokio::test(start_paused = true)]
+async fn an_interface_that_is_not_ours_is_left_alone_and_its_place_is_not_taken() {
+    let node = Node::start(SimConfig::instant(), "m5.large", warm_ips(0)).await;
+    let stranger = node.attach_by_hand(1, &[]).await;
+    // The agent does not know yet: its own attach at that place is refused, and it finds out.
+    for n in 0..18 {
+        node.pool.acquire(key(n), pod(n), in_seconds(120)).await.unwrap();
+    }
+    let snapshot = node.pool.snapshot().borrow().clone();
+    let view = snapshot.enis.iter().find(|eni| eni.id == stranger).unwrap();
+    assert_eq!(view.state, EniState::Unmanaged);
+    assert_eq!(view.unmanaged_because, Some("it has no tag of the pool"));
+    assert!(node.pool.attachments().iter().all(|(_, _, lease)| lease.eni != stranger));
+    assert_eq!(node.interfaces(), 3, "two of ours and the stranger; nothing is left over");
+}
+
+#[tokio::test(start_paused = true)]
+async fn addresses_taken_by_hand_are_noticed_through_imds_and_the_pod_keeps_its_lease() {
+    let node = Node::start(SimConfig::instant(), "m5.large", warm_ips(2)).await;
+    let lease = node.pool.acquire(key(1), pod(1), in_seconds(30)).await.unwrap();
+    node.settle().await;
+    node.take_by_hand(&lease).await;
+    let mut snapshot = node.pool.snapshot();
+    let seen = snapshot.wait_for(|snapshot| !snapshot.strays.is_empty()).await.unwrap().clone();
+    assert_eq!(seen.strays[0].address, lease.address);
+    assert!(seen.notices.iter().any(|notice| notice.kind == "StrayAddress" && notice.text.contains("default/pod-1")));
+    assert_eq!(node.pool.lookup(&key(1)).map(|lease| lease.address), Some(lease.address));
+    assert_eq!(node.pool.release(&key(1)).unwrap().map(|lease| lease.address), Some(lease.address));
+}
+
+#[tokio::test(start_paused = true)]
+async fn an_interface_whose_attach_never_ends_is_given_back() {
+    let node = Node::start(SimConfig::instant(), "m5.large", warm_ips(0)).await;
+    let stuck = node.shared.with(|model| model.inject(FaultRule::next(FaultKind::StuckAttach, "AttachNetworkInterface", 1)));
+    let adds: Vec<_> = (0..12)
+        .map(|n| {
+            let pool = node.pool.clone();
+            tokio::spawn(async move { pool.acquire(key(n), pod(n), in_seconds(600)).await })
+        })
+        .collect();
+    tokio::time::sleep(Duration::from_secs(130)).await;
+    assert!(node.pool.snapshot().borrow().notices.iter().any(|notice| notice.kind == "AttachStuck"));
+    node.shared.with(|model| model.end_fault(stuck));
+    for add in adds {
+        add.await.unwrap().unwrap();
+    }
+    tokio::time::sleep(Duration::from_secs(600)).await;
+    assert_eq!(node.interfaces(), 2);
+}
+
+#[tokio::test(start_paused = true)]
+async fn a_stopping_instance_gets_no_interface_and_leaves_none_behind() {
+    let node = Node::start(SimConfig::instant(), "m5.large", warm_ips(0)).await;
+    let stopping = FaultKind::Error {
+        status: 400,
+        code: "IncorrectState".into(),
+        message: "Instance is not in 'running' or 'stopped' state".into(),
+    };
+    node.shared.with(|model| model.inject(FaultRule::always(stopping, "AttachNetworkInterface")));
+    for n in 0..9 {
+        node.pool.acquire(key(n), pod(n), in_seconds(30)).await.unwrap();
+    }
+    let error = node.pool.acquire(key(9), pod(9), in_seconds(30)).await.unwrap_err();
+    assert_eq!(error.label(), "InstanceNotRunning");
+    node.settle().await;
+    assert_eq!(node.interfaces(), 1);
 }

@@ -11,10 +11,11 @@ use ec2_sim::model::resource::AttachStatus;
 use ec2_sim::{Model, Request, Response, SharedModel, SimConfig, SimEc2};
 use enipool_agent::engine::{
     self, AttachmentKey, Clock, EffectiveConfig, EngineConfig, HostPicture, HostPod, HostView, Kernel, KernelError,
-    Phase, PodRef, Pool,
+    Lease, Phase, PodRef, Pool,
 };
+use enipool_pool::ec2::{CreateEni, Ec2, Supply};
 use enipool_pool::imds::{Imds, ImdsEni, ImdsError, InstanceIdentity};
-use enipool_pool::{InstanceId, InstanceType, MacAddress};
+use enipool_pool::{ClientToken, EniId, InstanceId, InstanceType, MacAddress};
 use tokio_util::sync::CancellationToken;
 
 pub(crate) fn key(n: u32) -> AttachmentKey {
@@ -169,6 +170,33 @@ impl Node {
             if *action == "RunInstances" { 0 } else { count.calls }
         };
         self.shared.with(|model| model.calls().counts().iter().map(count).sum())
+    }
+
+    /// A person attaches an interface of the instance's subnet.
+    pub(crate) async fn attach_by_hand(&self, device_index: u32, tags: &[(&str, &str)]) -> EniId {
+        let person = SimEc2::new(self.shared.clone(), "person");
+        let subnet = self.shared.with(|model| model.subnets().next().unwrap().info.id.clone());
+        let request = CreateEni {
+            subnet,
+            security_groups: Vec::new(),
+            supply: Supply::Addresses(2),
+            description: "by hand".into(),
+            tags: tags.iter().map(|(key, value)| ((*key).to_owned(), (*value).to_owned())).collect(),
+            client_token: ClientToken::new("by-hand"),
+        };
+        let eni = person.create_network_interface(&request).await.unwrap();
+        person.attach_network_interface(&eni.id, &self.instance, device_index).await.unwrap();
+        eni.id
+    }
+
+    /// A person takes an address from its interface.
+    pub(crate) async fn take_by_hand(&self, lease: &Lease) {
+        SimEc2::new(self.shared.clone(), "person").unassign(&lease.eni, &[lease.address], &[]).await.unwrap();
+    }
+
+    /// Interfaces in the whole region.
+    pub(crate) fn interfaces(&self) -> usize {
+        self.shared.with(|model| model.interfaces().count())
     }
 
     /// Lets what is under way come to its end.

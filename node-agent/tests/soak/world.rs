@@ -7,7 +7,7 @@ use std::time::Duration;
 
 use ec2_sim::model::request::{Describe, RunInstances};
 use ec2_sim::{Model, Request, Response, SharedModel, SimConfig, SimEc2};
-use enipool_agent::engine::machine::{Acquire, Done, Effects, Look, Machine, Me, Op, OpId, Start, WaiterId, by_id};
+use enipool_agent::engine::machine::{Acquire, Described, Done, Effects, Look, Machine, Me, Op, OpId, Start, WaiterId, by_id};
 use enipool_agent::engine::{AttachmentKey, EffectiveConfig, HostPicture, HostPod, HostView, Lease, PodRef};
 use enipool_pool::capacity::{self, Capacity};
 use enipool_pool::ec2::{Ec2, Ec2Error};
@@ -306,7 +306,8 @@ impl World {
         let asked_at = self.now;
         let look = Look::Attached(self.instance.clone());
         let described = match block_on(self.ec2.describe_network_interfaces(&look.filter())) {
-            Ok(described) => described,
+            Ok(described) => Described::By(described),
+            Err(_) if !self.journal.is_empty() && self.dice.below(2) == 0 => Described::NotYet(self.hints()),
             Err(error) => {
                 self.tell(|| format!("the start's describe fails: {error}"));
                 self.schedule(Duration::from_millis(500), Due::Restart);

@@ -21,6 +21,15 @@ const LOOK_AGAIN: (Duration, Duration) = (Duration::from_secs(1), Duration::from
 impl Machine {
     /// Asks the planner and carries its actions out.
     pub(super) fn plan(&mut self, now: Timestamp) {
+        if self.blind {
+            // What EC2 has must be known before anything is changed there.
+            return;
+        }
+        let guided = self.config.allocation.is_some();
+        self.had_operator |= guided;
+        if self.had_operator {
+            self.memory.set_alone(!guided, now);
+        }
         let snapshot = self.planner_snapshot(now);
         let mut plan = planner::plan(&snapshot, &mut self.memory, now);
         let actions = std::mem::take(&mut plan.actions);
@@ -226,7 +235,7 @@ impl Machine {
 
     /// Starts what time has made due.
     pub(super) fn advance(&mut self, now: Timestamp) {
-        let no_cloud = self.config.policy.operations == Operations::NoCloud;
+        let no_cloud = self.blind || self.config.policy.operations == Operations::NoCloud;
         let due: Vec<ClientToken> = self
             .creations
             .iter()

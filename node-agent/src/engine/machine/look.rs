@@ -55,6 +55,7 @@ impl Machine {
     }
 
     fn looked_at_attached(&mut self, enis: &[Eni], asked_at: Timestamp, now: Timestamp) {
+        self.blind = false;
         let mut seen = BTreeSet::new();
         for eni in enis {
             seen.insert(eni.id.clone());

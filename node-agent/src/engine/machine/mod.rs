@@ -38,7 +38,7 @@ use super::view::{CallCounts, Ec2ErrorView, Notice};
 use entry::{Creation, Entry, Foreign};
 pub use op::{Done, Look, Op, OpId, by_id};
 pub use pods::Acquire;
-pub use restore::Start;
+pub use restore::{Described, Start};
 
 /// ADDs that may wait at once: more pods than any instance holds.
 pub const MAX_WAITING: usize = 1024;
@@ -136,6 +136,10 @@ pub struct Machine {
     host: Host,
     timers: Timers,
     plan: Plan,
+    /// EC2 has not answered since the start: nothing is changed there, pods live on what journal and IMDS agree upon.
+    blind: bool,
+    /// An operator has guided this node since the start.
+    had_operator: bool,
     fuse: Fuse,
     /// When the fuse lets through again what it held back.
     blown: Option<Timestamp>,
@@ -315,13 +319,14 @@ impl Machine {
         *slot = Some(slot.map_or(at, |known| known.min(at)));
     }
 
+    /// What is due and was not done in this step waits for an operation that is under way (its end is the next step) or
+    /// for a person: only what lies ahead needs waking.
     fn wake_at(&self, now: Timestamp) -> Option<Timestamp> {
-        let looking = self.running.values().any(|running| matches!(running.op, Op::Look(_)));
         let releases = self.enis.values().filter(|entry| entry.stage.is_leaving()).filter_map(|entry| entry.retry_at);
         let creations = self.creations.values().filter_map(|creation| creation.retry_at);
         [
             self.ledger.next_expiry(),
-            self.timers.look.filter(|_| !looking),
+            self.timers.look,
             self.timers.hint,
             self.timers.orphans,
             self.host.retry_at,
@@ -332,8 +337,8 @@ impl Machine {
         .flatten()
         .chain(releases)
         .chain(creations)
+        .filter(|at| *at > now)
         .min()
-        .map(|at| at.max(now))
     }
 
     /// Tags of a new interface.

@@ -8,6 +8,7 @@ use std::time::Duration;
 use enipool_pool::budget::Fuse;
 use enipool_pool::ec2::Eni;
 use enipool_pool::eni::{Holdings, SETTLING};
+use enipool_pool::imds::ImdsEni;
 use enipool_pool::ledger::record::{Record, Recovered, VERSION};
 use enipool_pool::ledger::{AttachmentKey, Ledger, PodRef};
 use enipool_pool::node::{Plan, PlannerMemory};
@@ -22,6 +23,14 @@ use crate::engine::port::HostView;
 /// Repeating a creation with its token is safe for so long; after that EC2 is asked by tag.
 const TOKEN_LIVES: Duration = Duration::from_secs(3600);
 
+/// What EC2 says is attached to the instance.
+#[derive(Debug)]
+pub enum Described {
+    By(Vec<Eni>),
+    /// EC2 does not answer. What both the journal and IMDS say is good enough to serve pods, not to change anything.
+    NotYet(Vec<ImdsEni>),
+}
+
 /// Everything that is known when the machine begins.
 #[derive(Debug)]
 pub struct Start {
@@ -29,8 +38,8 @@ pub struct Start {
     pub config: EffectiveConfig,
     /// What the journal adds up to; its default if there is none.
     pub recovered: Recovered,
-    /// Interfaces attached to the instance, by EC2, asked for at `asked_at`.
-    pub described: Vec<Eni>,
+    /// Interfaces attached to the instance, asked for at `asked_at`.
+    pub described: Described,
     pub asked_at: Timestamp,
     pub host: HostView,
     /// Spreads pauses and makes tokens unique. Random in production.
@@ -63,6 +72,8 @@ impl Machine {
             plan: Plan::default(),
             fuse: Fuse::new(me.capacity.max_enis, now),
             blown: None,
+            blind: false,
+            had_operator: false,
             calls: BTreeMap::new(),
             last_ec2_error: None,
             notices: VecDeque::new(),
@@ -83,7 +94,10 @@ impl Machine {
             let text = format!("the journal gives {} to two pods; {} loses it", lease.address, key.container_id);
             machine.notice(now, "AddressTwice", text);
         }
-        machine.restore_enis(&recovered, &described, asked_at, now);
+        match &described {
+            Described::By(described) => machine.restore_enis(&recovered, described, asked_at, now),
+            Described::NotYet(hints) => machine.restore_blindly(&recovered, hints, now),
+        }
         machine.restore_creations(&recovered, now);
         machine.restore_pods(&host, now);
         for (id, entry) in &mut machine.enis {
@@ -121,6 +135,46 @@ impl Machine {
         for (id, (holdings, at)) in &recovered.holdings {
             if !self.enis.contains_key(id) && !self.foreign.contains_key(id) {
                 self.restore_unseen(id, holdings, *at, recovered, asked_at, now);
+            }
+        }
+    }
+
+    /// Without EC2: the interfaces that journal and IMDS both know, with the addresses that both name.
+    fn restore_blindly(&mut self, recovered: &Recovered, hints: &[ImdsEni], now: Timestamp) {
+        self.blind = true;
+        self.look_at(now);
+        self.notice(now, "EC2Away", "EC2 does not answer; serving what journal and IMDS agree upon".into());
+        for (id, (journaled, at)) in &recovered.holdings {
+            let mut holdings = journaled.clone();
+            let releasing = recovered.releasing.contains(id);
+            let hint = hints.iter().find(|hint| hint.id == *id && hint.network_card == 0);
+            let stage = match hint {
+                _ if releasing => Stage::Deleting,
+                Some(hint) => {
+                    holdings.device_index = Some(hint.device_index);
+                    holdings.addresses.retain(|address| hint.addresses.contains(address));
+                    holdings.prefixes.retain(|prefix| hint.prefixes.contains(prefix));
+                    Stage::Attached
+                }
+                None => Stage::Detached,
+            };
+            let index = holdings.device_index.unwrap_or_default();
+            let mut entry = Entry::new(holdings, stage, now);
+            entry.changed_at = *at;
+            entry.since = *at;
+            entry.doubtful = true;
+            entry.retry_at = releasing.then_some(now);
+            entry.intent = recovered
+                .intents
+                .values()
+                .find(|(_, eni)| eni.as_ref() == Some(id))
+                .map(|(intent, _)| intent.id.clone());
+            self.enis.insert(id.clone(), entry);
+            self.ledger.add_eni(id, index);
+            if stage == Stage::Attached {
+                self.enter_all(id);
+                self.withdraw_taken(id, *at, now);
+                self.await_link(id, now);
             }
         }
     }

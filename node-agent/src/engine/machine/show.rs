@@ -140,6 +140,9 @@ impl Machine {
         if !self.is_serving() {
             return Some((Shortage::Starting, None));
         }
+        if self.blind {
+            return Some((Shortage::Hold(HoldReason::Ec2Unavailable), None));
+        }
         if let Some(hold) = self.plan.holds.first() {
             return Some((Shortage::Hold(hold.reason), hold.until.map(|until| until.since(now))));
         }
