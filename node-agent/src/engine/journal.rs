@@ -4,7 +4,7 @@
 //! synced to a disk; what a killed process wrote, the next one reads.
 
 use std::fs::{self, File, OpenOptions};
-use std::io::{self, Write};
+use std::io::{self, Seek, Write};
 use std::os::unix::fs::OpenOptionsExt;
 use std::path::{Path, PathBuf};
 
@@ -37,8 +37,7 @@ impl Journal {
     pub fn create(path: &Path, records: &[Record]) -> io::Result<Self> {
         let text = encode(records)?;
         let new = path.with_extension("new");
-        let mut file =
-            OpenOptions::new().create(true).write(true).truncate(true).mode(0o600).open(&new)?;
+        let mut file = OpenOptions::new().create(true).write(true).truncate(true).mode(0o600).open(&new)?;
         file.write_all(text.as_bytes())?;
         fs::rename(&new, path)?;
         let bytes = u64::try_from(text.len()).unwrap_or(u64::MAX);
@@ -54,7 +53,6 @@ impl Journal {
         if let Err(error) = self.file.write_all(text.as_bytes()) {
             // Half a record at the end would spoil the next one.
             self.file.set_len(self.bytes)?;
-            use std::io::Seek;
             self.file.seek(io::SeekFrom::Start(self.bytes))?;
             return Err(error);
         }

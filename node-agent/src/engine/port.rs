@@ -55,9 +55,5 @@ pub trait Kernel: Send + Sync + 'static {
     fn apply(&self, picture: &HostPicture) -> impl Future<Output = Result<(), KernelError>> + Send;
     fn observe(&self) -> impl Future<Output = Result<HostView, KernelError>> + Send;
     /// Ends when a link with this MAC exists; an error after `timeout`. Driven by the kernel's events, not by polling.
-    fn wait_link(
-        &self,
-        mac: MacAddress,
-        timeout: Duration,
-    ) -> impl Future<Output = Result<(), KernelError>> + Send;
+    fn wait_link(&self, mac: MacAddress, timeout: Duration) -> impl Future<Output = Result<(), KernelError>> + Send;
 }

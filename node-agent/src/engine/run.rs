@@ -140,9 +140,7 @@ async fn carry_out<E: Ec2, I: Imds, K: Kernel>(op: Op, hands: &Hands<E, I, K>) -
             Done::Changed(ec2.set_delete_on_termination(&eni, &attachment, true).await)
         }
         Op::Assign { eni, supply } => Done::Assigned(ec2.assign(&eni, supply).await),
-        Op::Unassign { eni, addresses, prefixes } => {
-            Done::Changed(ec2.unassign(&eni, &addresses, &prefixes).await)
-        }
+        Op::Unassign { eni, addresses, prefixes } => Done::Changed(ec2.unassign(&eni, &addresses, &prefixes).await),
         Op::Detach { attachment, force, .. } => Done::Changed(ec2.detach_network_interface(&attachment, force).await),
         Op::Delete { eni } => Done::Changed(ec2.delete_network_interface(&eni).await),
         Op::Apply(picture) => Done::Applied(bounded(kernel.apply(&picture)).await),

@@ -84,15 +84,16 @@ pub async fn start<E: Ec2, I: Imds, K: Kernel>(
         }
         match tokio::time::timeout(EC2_PATIENCE, asking).await {
             Ok(described) => described.map(Described::By),
-            Err(_) => persist("reading IMDS", &shutdown, || all_of_imds(hands.imds.as_ref()))
-                .await
-                .map(Described::NotYet),
+            Err(_) => {
+                persist("reading IMDS", &shutdown, || all_of_imds(hands.imds.as_ref())).await.map(Described::NotYet)
+            }
         }
     };
     let observed = persist("looking at the kernel", &shutdown, || hands.kernel.observe());
     let (described, host) = tokio::join!(described, observed);
     let (described, host) = (described?, host?);
-    let start = Start { me: me.clone(), config: engine.config, recovered, described, asked_at, host, seed: engine.seed };
+    let start =
+        Start { me: me.clone(), config: engine.config, recovered, described, asked_at, host, seed: engine.seed };
     let now = clock.now();
     let mut machine = Machine::begin(start, now);
     let mut records = vec![machine.opening(now)];
@@ -156,7 +157,11 @@ async fn learn<E: Ec2, I: Imds, K: Kernel>(
 }
 
 /// Tries until it works or `shutdown`.
-async fn persist<T, F, X>(what: &'static str, shutdown: &CancellationToken, mut call: impl FnMut() -> F) -> Result<T, StartError>
+async fn persist<T, F, X>(
+    what: &'static str,
+    shutdown: &CancellationToken,
+    mut call: impl FnMut() -> F,
+) -> Result<T, StartError>
 where
     F: Future<Output = Result<T, X>>,
     X: std::fmt::Display,

@@ -184,10 +184,7 @@ pub struct PoolSnapshot {
 impl PoolSnapshot {
     /// Addresses that a pod can have now.
     pub fn available(&self) -> u32 {
-        self.enis
-            .iter()
-            .filter(|eni| eni.gives)
-            .fold(0, |sum, eni| sum.saturating_add(eni.counts.free()))
+        self.enis.iter().filter(|eni| eni.gives).fold(0, |sum, eni| sum.saturating_add(eni.counts.free()))
     }
 
     pub fn throttles(&self) -> u64 {

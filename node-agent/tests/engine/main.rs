@@ -1,5 +1,7 @@
 //! The engine as the rest of the agent sees it, against the simulated EC2 on the runtime's virtual clock.
 
+#![allow(clippy::unwrap_used, clippy::panic, reason = "a test ends where something unexpected happens")]
+
 mod node;
 
 use std::time::Duration;
@@ -90,10 +92,8 @@ async fn an_add_that_nobody_waits_for_any_more_holds_no_address() {
 async fn the_same_add_twice_at_once_gets_one_address() {
     let node = Node::start(SimConfig::default(), "t3.small", warm_ips(0)).await;
     let (pool, again) = (node.pool.clone(), node.pool.clone());
-    let (first, second) = tokio::join!(
-        pool.acquire(key(1), pod(1), in_seconds(60)),
-        again.acquire(key(1), pod(1), in_seconds(60))
-    );
+    let (first, second) =
+        tokio::join!(pool.acquire(key(1), pod(1), in_seconds(60)), again.acquire(key(1), pod(1), in_seconds(60)));
     assert_eq!(first.unwrap(), second.unwrap());
     assert_eq!(node.pool.attachments().len(), 1);
 }
@@ -192,9 +192,9 @@ async fn a_restart_while_ec2_is_away_serves_pods_and_changes_nothing() {
     let kept = node.pool.acquire(key(1), pod(1), in_seconds(30)).await.unwrap();
     node.settle().await;
     node.kill();
-    let away = node.shared.with(|model| {
-        model.inject(FaultRule { action: None, ..FaultRule::always(FaultKind::RequestLost, "") })
-    });
+    let away = node
+        .shared
+        .with(|model| model.inject(FaultRule { action: None, ..FaultRule::always(FaultKind::RequestLost, "") }));
     let begun = Instant::now();
     node.restart(warm_ips(2)).await;
     assert!(begun.elapsed() < Duration::from_secs(30), "{:?}", begun.elapsed());
@@ -239,7 +239,8 @@ async fn addresses_taken_by_hand_are_noticed_through_imds_and_the_pod_keeps_its_
 #[tokio::test(start_paused = true)]
 async fn an_interface_whose_attach_never_ends_is_given_back() {
     let node = Node::start(SimConfig::instant(), "m5.large", warm_ips(0)).await;
-    let stuck = node.shared.with(|model| model.inject(FaultRule::next(FaultKind::StuckAttach, "AttachNetworkInterface", 1)));
+    let stuck =
+        node.shared.with(|model| model.inject(FaultRule::next(FaultKind::StuckAttach, "AttachNetworkInterface", 1)));
     let adds: Vec<_> = (0..12)
         .map(|n| {
             let pool = node.pool.clone();

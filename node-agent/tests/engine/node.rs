@@ -159,8 +159,7 @@ impl Node {
     }
 
     pub(crate) async fn restart(&mut self, config: EffectiveConfig) {
-        let (pool, shutdown, task) =
-            engine(&self.shared, &self.instance, &self.kernel, &self.journal, config).await;
+        let (pool, shutdown, task) = engine(&self.shared, &self.instance, &self.kernel, &self.journal, config).await;
         (self.pool, self.shutdown, self.task) = (pool, shutdown, task);
     }
 
@@ -215,13 +214,8 @@ async fn engine(
     let shutdown = CancellationToken::new();
     let imds = SimImds { shared: shared.clone(), instance: instance.clone() };
     let hands = engine::hands(SimEc2::new(shared.clone(), "agent"), imds, kernel.clone());
-    let engine_config = EngineConfig {
-        node: "node".into(),
-        cluster: "test".into(),
-        journal: journal.to_owned(),
-        config,
-        seed: 42,
-    };
+    let engine_config =
+        EngineConfig { node: "node".into(), cluster: "test".into(), journal: journal.to_owned(), config, seed: 42 };
     let clock = Clock::from(shared.with(|model| model.now()));
     let engine = engine::start(engine_config, hands, clock, shutdown.clone()).await.unwrap();
     engine.pool.snapshot().wait_for(|snapshot| snapshot.phase == Phase::Serving).await.unwrap();

@@ -5,14 +5,18 @@
 //! `ENIPOOL_SOAK_HISTORIES` says how many (300 by default; `make soak` runs 100,000), `ENIPOOL_SOAK_SEED` where to begin,
 //! and `ENIPOOL_SOAK_TELL=1` tells each step.
 
+#![allow(clippy::unwrap_used, clippy::panic, reason = "a test ends where something unexpected happens")]
+
 mod dice;
+mod judge;
+mod outside;
 mod world;
 
 use std::time::Duration;
 
 use dice::Dice;
-use ec2_sim::{FaultKind, FaultRule, SimConfig};
 use ec2_sim::model::{SubnetConfig, Timing};
+use ec2_sim::{FaultKind, FaultRule, SimConfig};
 use enipool_agent::engine::EffectiveConfig;
 use enipool_pool::SubnetCidr;
 use enipool_pool::targets::{Addressing, Operations, Policy, Targets};
@@ -38,7 +42,8 @@ fn environment(name: &str, default: u64) -> u64 {
 fn sim(seed: u64, dice: &mut Dice) -> SimConfig {
     let bits = dice.one_of(&[20, 24, 26]);
     let cidr = format!("10.0.0.0/{bits}").parse().unwrap();
-    let subnet = |zone: &str, cidr| SubnetConfig { zone: zone.into(), cidr: SubnetCidr(cidr), tags: Default::default() };
+    let subnet =
+        |zone: &str, cidr| SubnetConfig { zone: zone.into(), cidr: SubnetCidr(cidr), tags: Default::default() };
     let timing = if dice.below(4) == 0 { Timing::none() } else { Timing::realistic() };
     SimConfig { seed, timing, subnets: vec![subnet("eu-west-1a", cidr)], keep_calls: 0, ..SimConfig::default() }
 }
@@ -178,7 +183,9 @@ fn histories() {
         match outcome {
             Ok(died) => crashes += u64::from(died),
             Err(panic) => {
-                eprintln!("history {seed} failed: ENIPOOL_SOAK_SEED={seed} ENIPOOL_SOAK_HISTORIES=1 ENIPOOL_SOAK_TELL=1");
+                eprintln!(
+                    "history {seed} failed: ENIPOOL_SOAK_SEED={seed} ENIPOOL_SOAK_HISTORIES=1 ENIPOOL_SOAK_TELL=1"
+                );
                 std::panic::resume_unwind(panic);
             }
         }
@@ -188,10 +195,7 @@ fn histories() {
 
 #[test]
 fn filling_an_m5_large_to_27_pods_takes_eight_calls_a_restart_one_and_idling_none() {
-    let policy = Policy {
-        targets: Targets { warm_enis: Some(1), ..Targets::default() },
-        ..Policy::default()
-    };
+    let policy = Policy { targets: Targets { warm_enis: Some(1), ..Targets::default() }, ..Policy::default() };
     let config = EffectiveConfig { policy, ..EffectiveConfig::default() };
     let mut world = World::new(1, SimConfig::instant(), "m5.large", config);
     for _ in 0..27 {

@@ -1,20 +1,20 @@
 //! One node in virtual time: the machine, its journal as bytes, the simulated EC2, a kernel, pods that come and go, and
 //! a process that may die between any two of its steps.
 
-use std::collections::{BTreeMap, BTreeSet, HashMap};
+use std::collections::{BTreeMap, HashMap};
 use std::net::Ipv4Addr;
 use std::time::Duration;
 
-use ec2_sim::model::request::{Describe, RunInstances};
+use ec2_sim::model::request::RunInstances;
 use ec2_sim::{Model, Request, Response, SharedModel, SimConfig, SimEc2};
-use enipool_agent::engine::machine::{Acquire, Described, Done, Effects, Look, Machine, Me, Op, OpId, Start, WaiterId, by_id};
+use enipool_agent::engine::machine::{
+    Acquire, Described, Done, Effects, Look, Machine, Op, OpId, Start, WaiterId, by_id,
+};
 use enipool_agent::engine::{AttachmentKey, EffectiveConfig, HostPicture, HostPod, HostView, Lease, PodRef};
-use enipool_pool::capacity::{self, Capacity};
 use enipool_pool::ec2::{Ec2, Ec2Error};
 use enipool_pool::eni::SETTLING;
-use enipool_pool::imds::ImdsEni;
 use enipool_pool::ledger::record::{self, Record, Recovered};
-use enipool_pool::{EniId, InstanceId, InstanceType, MacAddress, SubnetId, Timestamp};
+use enipool_pool::{InstanceId, InstanceType, SubnetId, Timestamp};
 use futures::executor::block_on;
 
 use crate::dice::Dice;
@@ -30,11 +30,11 @@ enum Due {
 }
 
 #[derive(Debug, Clone)]
-struct Pod {
-    key: AttachmentKey,
+pub(crate) struct Pod {
+    pub(crate) key: AttachmentKey,
     /// Set once the ADD has been answered: the pod runs.
-    lease: Option<Lease>,
-    waiter: Option<WaiterId>,
+    pub(crate) lease: Option<Lease>,
+    pub(crate) waiter: Option<WaiterId>,
 }
 
 /// See the module.
@@ -42,23 +42,23 @@ pub(crate) struct World {
     pub(crate) dice: Dice,
     pub(crate) shared: SharedModel,
     ec2: SimEc2,
-    instance: InstanceId,
+    pub(crate) instance: InstanceId,
     pub(crate) subnet: SubnetId,
-    instance_type: InstanceType,
+    pub(crate) instance_type: InstanceType,
     pub(crate) config: EffectiveConfig,
-    machine: Option<Machine>,
+    pub(crate) machine: Option<Machine>,
     journal: Vec<u8>,
     wake_at: Option<Timestamp>,
     due: BTreeMap<(Timestamp, u64), Due>,
     seq: u64,
     life: u32,
-    now: Timestamp,
-    pods: BTreeMap<u32, Pod>,
+    pub(crate) now: Timestamp,
+    pub(crate) pods: BTreeMap<u32, Pod>,
     next_pod: u32,
     /// DELs that came while nobody listened.
     deletions: Vec<AttachmentKey>,
-    released: HashMap<Ipv4Addr, Timestamp>,
-    host: HostPicture,
+    pub(crate) released: HashMap<Ipv4Addr, Timestamp>,
+    pub(crate) host: HostPicture,
     /// Chance in a thousand that the process dies at a point where it could.
     pub(crate) crash: u32,
     pub(crate) crashes: u32,
@@ -164,34 +164,6 @@ impl World {
             Acquire::Refused(error) => panic!("refused: {error}"),
         }
         self.wake_at = Some(now);
-    }
-
-    fn runs(&mut self, id: u32, lease: Lease) {
-        self.tell(|| format!("pod {id} gets {}", lease.address));
-        let again = self.pods.get(&id).is_some_and(|pod| pod.lease.as_ref().is_some_and(|l| l.address == lease.address));
-        for (other, pod) in self.pods.iter().filter(|(other, _)| **other != id) {
-            assert!(
-                pod.lease.as_ref().is_none_or(|held| held.address != lease.address),
-                "pods {other} and {id} both have {}",
-                lease.address
-            );
-        }
-        if !again {
-            if let Some(at) = self.released.get(&lease.address) {
-                let rested = self.now.since(*at);
-                assert!(rested >= self.config.cooldown, "{} rested only {rested:?}", lease.address);
-            }
-            assert!(self.owner(lease.address).is_some(), "{} is given to pod {id} but is not the node's", lease.address);
-            let marked = self.host.enis.iter().any(|eni| {
-                eni.id == lease.eni
-                    && (eni.addresses.contains(&lease.address) || eni.prefixes.iter().any(|p| p.contains(lease.address)))
-            });
-            assert!(marked, "the host is not set up for {} of pod {id}", lease.address);
-        }
-        if let Some(pod) = self.pods.get_mut(&id) {
-            pod.lease = Some(lease);
-            pod.waiter = None;
-        }
     }
 
     /// The DEL of a pod.
@@ -351,27 +323,6 @@ impl World {
         self.deliver_deletions();
     }
 
-    fn me(&self) -> Me {
-        let metadata = self.shared.with(|model| model.metadata(&self.instance)).unwrap();
-        let primary = metadata.primary().unwrap().clone();
-        let limits = capacity::bundled(&self.instance_type).unwrap();
-        Me {
-            node: "node".into(),
-            cluster: "soak".into(),
-            instance: self.instance.clone(),
-            instance_type: self.instance_type.clone(),
-            zone: metadata.zone,
-            region: metadata.region,
-            primary_ip: primary.addresses[0],
-            primary_mac: primary.mac,
-            vpc_cidrs: primary.vpc_cidrs,
-            subnet: primary.subnet,
-            subnet_cidr: primary.subnet_cidr,
-            security_groups: primary.security_groups,
-            capacity: Capacity::new(&limits),
-        }
-    }
-
     // ---- outside ---------------------------------------------------------------------------------------------------
 
     fn arrives(&mut self, op: &Op) -> Option<Done> {
@@ -406,83 +357,6 @@ impl World {
                 Done::Link(Ok(()))
             }
             Op::Hint => Done::Hint(Ok(self.hints())),
-        })
-    }
-
-    fn hints(&self) -> Vec<ImdsEni> {
-        let metadata = self.shared.with(|model| model.metadata(&self.instance)).unwrap();
-        metadata
-            .interfaces
-            .into_iter()
-            .map(|eni| ImdsEni {
-                id: eni.id,
-                mac: eni.mac,
-                device_index: eni.device_index,
-                network_card: eni.network_card,
-                subnet: eni.subnet,
-                subnet_cidr: eni.subnet_cidr,
-                vpc: eni.vpc,
-                vpc_cidrs: eni.vpc_cidrs,
-                addresses: eni.addresses,
-                prefixes: eni.prefixes,
-                security_groups: eni.security_groups,
-            })
-            .collect()
-    }
-
-    /// Nothing is taken from under a pod, nor before an address has rested.
-    fn check_harmless(&self, op: &Op) {
-        let taken: Vec<Ipv4Addr> = match op {
-            Op::Unassign { addresses, prefixes, .. } => {
-                addresses.iter().copied().chain(prefixes.iter().flat_map(|prefix| prefix.addresses())).collect()
-            }
-            Op::Detach { eni, .. } | Op::Delete { eni } => self.shared.with(|model| {
-                model.interface(eni).map_or_else(Vec::new, |eni| {
-                    let prefixes = eni.prefixes.iter().flat_map(|prefix| prefix.addresses());
-                    eni.secondary_ips.iter().copied().chain(prefixes).collect()
-                })
-            }),
-            _ => return,
-        };
-        for address in taken {
-            for (id, pod) in &self.pods {
-                assert!(
-                    pod.lease.as_ref().is_none_or(|lease| lease.address != address),
-                    "{} takes {address} from running pod {id}",
-                    op.text()
-                );
-            }
-            if let Some(at) = self.released.get(&address) {
-                let rested = self.now.since(*at);
-                assert!(rested >= self.config.cooldown, "{} takes {address}, which rested {rested:?}", op.text());
-            }
-        }
-    }
-
-    fn owner(&self, address: Ipv4Addr) -> Option<EniId> {
-        self.shared.with(|model| {
-            model
-                .interfaces()
-                .filter(|eni| eni.attachment.as_ref().is_some_and(|a| a.instance == self.instance))
-                .find(|eni| {
-                    eni.secondary_ips.contains(&address) || eni.prefixes.iter().any(|prefix| prefix.contains(address))
-                })
-                .map(|eni| eni.id.clone())
-        })
-    }
-
-    fn links(&self) -> BTreeSet<MacAddress> {
-        self.shared.with(|model| {
-            model
-                .interfaces()
-                .filter(|eni| {
-                    eni.attachment.as_ref().is_some_and(|attachment| {
-                        attachment.instance == self.instance
-                            && attachment.status != ec2_sim::model::resource::AttachStatus::Attaching
-                    })
-                })
-                .map(|eni| eni.mac)
-                .collect()
         })
     }
 
@@ -563,46 +437,6 @@ impl World {
         }
     }
 
-    // ---- the end ---------------------------------------------------------------------------------------------------
-
-    /// After all troubles: what EC2 has, what the ledger knows and what the pods use is one and the same.
-    pub(crate) fn check_settled(&mut self) {
-        assert!(self.machine.is_some(), "the process runs");
-        let snapshot = self.machine.as_mut().unwrap().snapshot(enipool_agent::engine::Phase::Serving, self.now);
-        assert!(snapshot.intents.is_empty(), "open intents: {:?}", snapshot.intents);
-        assert!(snapshot.strays.is_empty(), "strays: {:?}", snapshot.strays);
-        let Response::Interfaces(page) = self
-            .shared
-            .with(|model| model.call("judge", &Request::DescribeNetworkInterfaces(Describe::default())))
-            .result
-            .unwrap()
-        else {
-            panic!("no interfaces")
-        };
-        for eni in &page.items {
-            let here = eni.attachment.as_ref().is_some_and(|attachment| attachment.instance == self.instance);
-            assert!(here, "{} leaked: nobody has it (tags {:?})", eni.id, eni.tags);
-            let view = snapshot.enis.iter().find(|view| view.id == eni.id);
-            let view = view.unwrap_or_else(|| panic!("{} is attached and unknown to the machine", eni.id));
-            let known: BTreeSet<Ipv4Addr> = view.addresses.iter().map(|address| address.address).collect();
-            let prefixes = eni.prefixes.iter().flat_map(|prefix| prefix.addresses());
-            let real: BTreeSet<Ipv4Addr> = eni.secondary_ips.iter().copied().chain(prefixes).collect();
-            assert_eq!(known, real, "the ledger and EC2 disagree about {}", eni.id);
-            assert_eq!(view.counts.withdrawn, 0, "addresses of {} are set aside for ever", eni.id);
-            let dies = eni.attachment.as_ref().is_some_and(|attachment| attachment.delete_on_termination);
-            assert!(dies, "{} would survive its instance", eni.id);
-        }
-        assert_eq!(snapshot.enis.len(), page.items.len(), "{:?}", snapshot.enis);
-        let leases: BTreeSet<_> =
-            self.machine.as_ref().unwrap().ledger().leases().map(|(key, _, lease)| (key.clone(), lease.address)).collect();
-        let running: BTreeSet<_> = self
-            .pods
-            .values()
-            .filter_map(|pod| Some((pod.key.clone(), pod.lease.as_ref()?.address)))
-            .collect();
-        assert_eq!(leases, running, "leases and pods differ");
-    }
-
     pub(crate) fn waiting(&self) -> usize {
         self.pods.values().filter(|pod| pod.waiter.is_some()).count()
     }
@@ -613,9 +447,9 @@ impl World {
 
     pub(crate) fn decision(&mut self) -> String {
         let now = self.now;
-        self.machine.as_mut().map_or_else(String::new, |machine| {
-            machine.snapshot(enipool_agent::engine::Phase::Serving, now).decision
-        })
+        self.machine
+            .as_mut()
+            .map_or_else(String::new, |machine| machine.snapshot(enipool_agent::engine::Phase::Serving, now).decision)
     }
 }
 

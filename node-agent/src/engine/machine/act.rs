@@ -92,8 +92,11 @@ impl Machine {
     /// Writes an intent down and asks EC2 for the interface.
     fn intend(&mut self, subnet: SubnetId, device_index: u32, supply: Supply, now: Timestamp) {
         let id = self.new_token(now);
-        let groups =
-            if self.config.security_groups.is_empty() { &self.me.security_groups } else { &self.config.security_groups };
+        let groups = if self.config.security_groups.is_empty() {
+            &self.me.security_groups
+        } else {
+            &self.config.security_groups
+        };
         let request = CreateEni {
             subnet,
             security_groups: groups.clone(),
@@ -161,9 +164,7 @@ impl Machine {
     pub(super) fn release_eni(&mut self, eni: &EniId, now: Timestamp) {
         let members: Vec<Ipv4Addr> = self.ledger.addresses(eni).into_iter().map(|view| view.address).collect();
         let fixed = self.enis.get(eni).is_none_or(|entry| entry.is_primary() || entry.stage.is_leaving());
-        if fixed
-            || self.ledger.strays().any(|stray| stray.eni == *eni)
-            || self.ledger.withdraw(&members, now).is_err()
+        if fixed || self.ledger.strays().any(|stray| stray.eni == *eni) || self.ledger.withdraw(&members, now).is_err()
         {
             return;
         }

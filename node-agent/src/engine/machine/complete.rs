@@ -48,7 +48,7 @@ impl Machine {
             },
             (Op::SetDeleteOnTermination { eni, .. }, Done::Changed(result)) => self.set_delete(&eni, result, now),
             (Op::Assign { eni, supply }, Done::Assigned(result)) => match result {
-                Ok(assigned) => self.assigned(&eni, supply, assigned, now),
+                Ok(assigned) => self.assigned(&eni, supply, &assigned, now),
                 Err(error) => self.not_assigned(&eni, supply, &error, now),
             },
             (Op::Unassign { eni, addresses, prefixes }, Done::Changed(result)) => {
@@ -111,16 +111,13 @@ impl Machine {
         let attached_here = eni.attachment.as_ref().filter(|a| a.instance.as_ref() == Some(&self.me.instance)).cloned();
         self.enis.insert(eni.id.clone(), entry);
         self.ledger.add_eni(&eni.id, creation.intent.device_index);
-        match attached_here {
-            Some(attachment) => {
-                let index = attachment.device_index;
-                self.attached(&eni.id, attachment.id, index, now);
-                self.note_attachment(&eni.id, attachment.delete_on_termination);
-            }
-            None => {
-                self.record_holdings(&eni.id);
-                self.attach(&eni.id, creation.intent.device_index, now);
-            }
+        if let Some(attachment) = attached_here {
+            let index = attachment.device_index;
+            self.attached(&eni.id, attachment.id, index, now);
+            self.note_attachment(&eni.id, attachment.delete_on_termination);
+        } else {
+            self.record_holdings(&eni.id);
+            self.attach(&eni.id, creation.intent.device_index, now);
         }
     }
 
@@ -238,7 +235,7 @@ impl Machine {
 
     // ---- addresses -------------------------------------------------------------------------------------------------
 
-    fn assigned(&mut self, eni: &EniId, supply: Supply, assigned: Assigned, now: Timestamp) {
+    fn assigned(&mut self, eni: &EniId, supply: Supply, assigned: &Assigned, now: Timestamp) {
         self.succeeded(&planner::Action::Assign { eni: eni.clone(), supply });
         let Some(entry) = self.enis.get_mut(eni) else { return };
         entry.holdings.addresses.extend(assigned.addresses.iter().copied());
@@ -306,9 +303,8 @@ impl Machine {
                     self.look_at(now.plus(SETTLING));
                 } else {
                     // Not done: back into the pool with them, unless the whole interface is leaving by now.
-                    self.taken.retain(|taken| {
-                        taken.eni != *eni || !addresses.iter().all(|a| taken.addresses.contains(a))
-                    });
+                    self.taken
+                        .retain(|taken| taken.eni != *eni || !addresses.iter().all(|a| taken.addresses.contains(a)));
                     if self.enis.get(eni).is_some_and(|entry| !entry.stage.is_leaving()) {
                         self.ledger.restore(addresses);
                         let members: Vec<_> = prefixes.iter().flat_map(|prefix| prefix.addresses()).collect();
@@ -446,10 +442,11 @@ impl Machine {
 
     /// Enters into the ledger what the host is set up for.
     fn enter(&mut self, eni: &EniId, addresses: &[Ipv4Addr], prefixes: &[Prefix], now: Timestamp) {
-        let entered = self.ledger.add_addresses(eni, addresses).and(self.ledger.add_prefixes(eni, prefixes));
-        if let Err(error) = entered {
-            self.notice(now, "AddressTwice", format!("{eni}: {error}"));
-            self.look_at(now.plus(SOON));
+        for entered in [self.ledger.add_addresses(eni, addresses), self.ledger.add_prefixes(eni, prefixes)] {
+            if let Err(error) = entered {
+                self.notice(now, "AddressTwice", format!("{eni}: {error}"));
+                self.look_at(now.plus(SOON));
+            }
         }
     }
 

@@ -39,17 +39,16 @@ impl Machine {
         match look {
             Look::Attached(_) => self.looked_at_attached(&enis, asked_at, now),
             Look::Enis(ids) => self.looked_at_some(ids, &enis, asked_at, now),
-            Look::Intent(id) => match enis.first() {
-                Some(eni) => self.created(id, eni, now),
-                None => {
-                    let begun = self.creations.get(id).map(|creation| creation.asked_at);
-                    if begun.is_some_and(|at| asked_at >= at.plus(SETTLING)) {
-                        self.drop_creation(id);
-                    } else {
-                        self.retry_creation(id, now);
-                    }
+            Look::Intent(id) => {
+                let begun = self.creations.get(id).map(|creation| creation.asked_at);
+                if let Some(eni) = enis.first() {
+                    self.created(id, eni, now);
+                } else if begun.is_some_and(|at| asked_at >= at.plus(SETTLING)) {
+                    self.drop_creation(id);
+                } else {
+                    self.retry_creation(id, now);
                 }
-            },
+            }
             Look::Orphans(_) => self.adopt_orphans(&enis, now),
         }
     }
@@ -61,7 +60,7 @@ impl Machine {
             seen.insert(eni.id.clone());
             if self.enis.contains_key(&eni.id) {
                 self.merge_entry(eni, asked_at, now);
-            } else if !self.gone.get(&eni.id).is_some_and(|at| asked_at < at.plus(SETTLING)) {
+            } else if self.gone.get(&eni.id).is_none_or(|at| asked_at >= at.plus(SETTLING)) {
                 self.meet(eni, now);
             }
         }
@@ -192,8 +191,7 @@ impl Machine {
         }
         let changed_at = entry.changed_at;
         let conclusive = asked_at >= changed_at.plus(SETTLING);
-        let merged =
-            merge(&entry.holdings, &described, (&leaving.addresses, &leaving.prefixes), changed_at, asked_at);
+        let merged = merge(&entry.holdings, &described, (&leaving.addresses, &leaving.prefixes), changed_at, asked_at);
         entry.holdings.addresses.extend(merged.gained.iter().copied());
         entry.holdings.prefixes.extend(merged.gained_prefixes.iter().copied());
         let ready = entry.stage == Stage::Ready;
@@ -281,10 +279,8 @@ impl Machine {
     fn adopt_orphans(&mut self, enis: &[Eni], now: Timestamp) {
         for eni in enis {
             let intents: BTreeSet<&str> = self.creations.keys().map(enipool_pool::ClientToken::as_str).collect();
-            let being_made = eni
-                .tags
-                .get(enipool_pool::eni::TAG_INTENT)
-                .is_some_and(|intent| intents.contains(intent.as_str()));
+            let being_made =
+                eni.tags.get(enipool_pool::eni::TAG_INTENT).is_some_and(|intent| intents.contains(intent.as_str()));
             let remembered = |id: &EniId| self.enis.contains_key(id) || self.gone.contains_key(id);
             if being_made || !is_orphan(eni, &self.me.instance, remembered) {
                 continue;

@@ -24,7 +24,7 @@ use enipool_pool::ec2::{Action, Ec2Error, Ec2ErrorKind, Tags};
 use enipool_pool::eni::SETTLING;
 use enipool_pool::imds::ImdsError;
 use enipool_pool::ledger::record::{Record, Recovered, Taken};
-use enipool_pool::ledger::{AttachmentKey, Ledger, Lease, PodRef};
+use enipool_pool::ledger::{AttachmentKey, Lease, Ledger, PodRef};
 use enipool_pool::node::{Plan, PlannerMemory};
 use enipool_pool::{
     ClientToken, EniId, InstanceId, InstanceType, MacAddress, SecurityGroupId, SubnetCidr, SubnetId, Timestamp, Zone,
@@ -271,8 +271,7 @@ impl Machine {
 
     fn record_holdings(&mut self, eni: &EniId) {
         if let Some(entry) = self.enis.get(eni) {
-            let record =
-                Record::Holds { eni: eni.clone(), holdings: entry.holdings.clone(), at: entry.changed_at };
+            let record = Record::Holds { eni: eni.clone(), holdings: entry.holdings.clone(), at: entry.changed_at };
             self.record(record);
         }
     }

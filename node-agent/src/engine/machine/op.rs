@@ -22,16 +22,40 @@ pub enum Op {
     Look(Look),
     DescribeSubnets(Vec<SubnetId>),
     Create(CreateEni),
-    Attach { eni: EniId, instance: InstanceId, device_index: u32 },
-    SetDeleteOnTermination { eni: EniId, attachment: AttachmentId },
-    Assign { eni: EniId, supply: Supply },
-    Unassign { eni: EniId, addresses: Vec<Ipv4Addr>, prefixes: Vec<Prefix> },
-    Detach { eni: EniId, attachment: AttachmentId, force: bool },
-    Delete { eni: EniId },
+    Attach {
+        eni: EniId,
+        instance: InstanceId,
+        device_index: u32,
+    },
+    SetDeleteOnTermination {
+        eni: EniId,
+        attachment: AttachmentId,
+    },
+    Assign {
+        eni: EniId,
+        supply: Supply,
+    },
+    Unassign {
+        eni: EniId,
+        addresses: Vec<Ipv4Addr>,
+        prefixes: Vec<Prefix>,
+    },
+    Detach {
+        eni: EniId,
+        attachment: AttachmentId,
+        force: bool,
+    },
+    Delete {
+        eni: EniId,
+    },
     /// Set the host up for the interfaces.
     Apply(HostPicture),
     /// Wait for the kernel to show the interface.
-    AwaitLink { eni: EniId, mac: MacAddress, timeout: Duration },
+    AwaitLink {
+        eni: EniId,
+        mac: MacAddress,
+        timeout: Duration,
+    },
     /// Read all of IMDS.
     Hint,
 }
@@ -102,7 +126,9 @@ impl Op {
         match self {
             Self::Look(_) => "describe network interfaces".into(),
             Self::DescribeSubnets(_) => "describe subnets".into(),
-            Self::Create(request) => format!("create an interface in {} with {}", request.subnet, supply(request.supply)),
+            Self::Create(request) => {
+                format!("create an interface in {} with {}", request.subnet, supply(request.supply))
+            }
             Self::Attach { eni, device_index, .. } => format!("attach {eni} as device {device_index}"),
             Self::SetDeleteOnTermination { eni, .. } => format!("let {eni} die with the instance"),
             Self::Assign { eni, supply: what } => format!("assign {} to {eni}", supply(*what)),

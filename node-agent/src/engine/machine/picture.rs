@@ -14,8 +14,7 @@ use crate::engine::port::{HostEni, HostPicture};
 
 impl Machine {
     pub(super) fn planner_snapshot(&self, _now: Timestamp) -> Snapshot {
-        let mut enis: Vec<planner::EniView> =
-            self.enis.iter().map(|(id, entry)| self.planner_eni(id, entry)).collect();
+        let mut enis: Vec<planner::EniView> = self.enis.iter().map(|(id, entry)| self.planner_eni(id, entry)).collect();
         for (id, foreign) in &self.foreign {
             enis.push(planner::EniView {
                 id: id.clone(),
@@ -38,10 +37,7 @@ impl Machine {
             capacity: self.me.capacity,
             max_pods: self.config.max_pods,
             policy: self.config.policy,
-            usage: Usage {
-                waiting: u32::try_from(self.waiters.len()).unwrap_or(u32::MAX),
-                bound: self.config.demand,
-            },
+            usage: Usage { waiting: u32::try_from(self.waiters.len()).unwrap_or(u32::MAX), bound: self.config.demand },
             allocation: self.config.allocation.clone(),
             ceiling: self.config.ceiling,
             enis,
@@ -95,11 +91,9 @@ impl Machine {
                     singles = planner_counts(counts);
                     singles_leaving = counts.withdrawn;
                 }
-                Some(prefix) => prefixes.push(PrefixView {
-                    prefix,
-                    counts: planner_counts(counts),
-                    leaving: counts.withdrawn > 0,
-                }),
+                Some(prefix) => {
+                    prefixes.push(PrefixView { prefix, counts: planner_counts(counts), leaving: counts.withdrawn > 0 })
+                }
             }
         }
         // Given by EC2, the host not yet set up for it: as good as free in a moment.
@@ -130,9 +124,10 @@ impl Machine {
             // A change of it under way counts as done: it is not asked for twice.
             delete_on_termination: entry.delete_on_termination
                 || entry.is_primary()
-                || self.running.values().any(
-                    |running| matches!(&running.op, Op::SetDeleteOnTermination { eni, .. } if eni == id),
-                ),
+                || self
+                    .running
+                    .values()
+                    .any(|running| matches!(&running.op, Op::SetDeleteOnTermination { eni, .. } if eni == id)),
             singles,
             singles_leaving,
             prefixes,

@@ -10,9 +10,9 @@ use super::{MAX_WAITING, Machine, Waiter, WaiterId};
 use crate::engine::error::AcquireError;
 
 /// Network name of attachments that were found in the kernel and that no journal explains.
-pub const ADOPTED_NETWORK: &str = "";
+pub(super) const ADOPTED_NETWORK: &str = "";
 /// Container id of such attachments; their interface name is the host's veth.
-pub const ADOPTED_CONTAINER: &str = "kernel";
+pub(super) const ADOPTED_CONTAINER: &str = "kernel";
 
 /// The answer to a request for an address.
 #[derive(Debug, PartialEq, Eq)]

@@ -221,9 +221,7 @@ impl Machine {
         let taken: Vec<_> = self.taken.iter().filter(|taken| taken.eni == *eni).cloned().collect();
         for taken in taken {
             let members = taken.addresses.iter().copied().chain(taken.prefixes.iter().flat_map(|p| p.addresses()));
-            let held = |address: &Ipv4Addr| {
-                self.enis.get(eni).is_some_and(|entry| entry.holdings.contains(*address))
-            };
+            let held = |address: &Ipv4Addr| self.enis.get(eni).is_some_and(|entry| entry.holdings.contains(*address));
             // Not those that another interface has got since.
             for address in members.filter(held).collect::<Vec<_>>() {
                 // One that a pod got since is the pod's.
@@ -251,11 +249,8 @@ impl Machine {
         asked_at: Timestamp,
         now: Timestamp,
     ) {
-        let intent = recovered
-            .intents
-            .values()
-            .find(|(_, eni)| eni.as_ref() == Some(id))
-            .map(|(intent, _)| intent.id.clone());
+        let intent =
+            recovered.intents.values().find(|(_, eni)| eni.as_ref() == Some(id)).map(|(intent, _)| intent.id.clone());
         let mut entry = Entry::new(holdings.clone(), Stage::Detached, now);
         entry.changed_at = at;
         if recovered.releasing.contains(id) {

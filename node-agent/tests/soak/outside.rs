@@ -1,0 +1,69 @@
+//! What the node sees outside itself: IMDS, and the links that EC2 has plugged in.
+
+use std::collections::BTreeSet;
+
+use ec2_sim::model::resource::AttachStatus;
+use enipool_agent::engine::machine::Me;
+use enipool_pool::MacAddress;
+use enipool_pool::capacity::{self, Capacity};
+use enipool_pool::imds::ImdsEni;
+
+use crate::world::World;
+
+impl World {
+    pub(crate) fn me(&self) -> Me {
+        let metadata = self.shared.with(|model| model.metadata(&self.instance)).unwrap();
+        let primary = metadata.primary().unwrap().clone();
+        let limits = capacity::bundled(&self.instance_type).unwrap();
+        Me {
+            node: "node".into(),
+            cluster: "soak".into(),
+            instance: self.instance.clone(),
+            instance_type: self.instance_type.clone(),
+            zone: metadata.zone,
+            region: metadata.region,
+            primary_ip: primary.addresses[0],
+            primary_mac: primary.mac,
+            vpc_cidrs: primary.vpc_cidrs,
+            subnet: primary.subnet,
+            subnet_cidr: primary.subnet_cidr,
+            security_groups: primary.security_groups,
+            capacity: Capacity::new(&limits),
+        }
+    }
+
+    pub(crate) fn hints(&self) -> Vec<ImdsEni> {
+        let metadata = self.shared.with(|model| model.metadata(&self.instance)).unwrap();
+        metadata
+            .interfaces
+            .into_iter()
+            .map(|eni| ImdsEni {
+                id: eni.id,
+                mac: eni.mac,
+                device_index: eni.device_index,
+                network_card: eni.network_card,
+                subnet: eni.subnet,
+                subnet_cidr: eni.subnet_cidr,
+                vpc: eni.vpc,
+                vpc_cidrs: eni.vpc_cidrs,
+                addresses: eni.addresses,
+                prefixes: eni.prefixes,
+                security_groups: eni.security_groups,
+            })
+            .collect()
+    }
+
+    pub(crate) fn links(&self) -> BTreeSet<MacAddress> {
+        self.shared.with(|model| {
+            model
+                .interfaces()
+                .filter(|eni| {
+                    eni.attachment.as_ref().is_some_and(|attachment| {
+                        attachment.instance == self.instance && attachment.status != AttachStatus::Attaching
+                    })
+                })
+                .map(|eni| eni.mac)
+                .collect()
+        })
+    }
+}
