@@ -116,6 +116,9 @@ pub async fn more_warm(cluster: &Cluster, narrator: &Narrator, node: &str) -> Re
     let shown = product::enipool_shows(cluster, node, ".status.attachedENIs", before + 1, Duration::from_secs(60));
     narrator.during(&what, shown).await?;
     let enis = product::enis(cluster, node)?;
+    let owned: usize = enis.iter().map(|eni| eni.secondaries.len()).sum();
+    let pods = workload::pods(cluster.kubectl(), "web").await?.iter().filter(|pod| pod.node == node).count();
+    product::enipool_shows(cluster, node, ".status.addresses.available", owned - pods, Duration::from_secs(30)).await?;
     ensure!(enis.len() == before + 1, "EC2 says that {node} has {} ENIs, not {}", enis.len(), before + 1);
     narrator.show(&cluster.kubectl().run(&["get", "enipools"]).await?);
     Ok(())

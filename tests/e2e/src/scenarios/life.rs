@@ -69,6 +69,7 @@ pub(super) fn agent_restart(stage: &mut Stage) -> LocalBoxFuture<'_, Result<()>>
         let after = assigned(stage, &one.node).await?;
         ensure!(before == after, "{before} addresses were assigned before the restart, {after} after");
         let calls = product::calls_since(cluster, &one.node, call)?;
+        stage.narrator.say(&format!("EC2 calls of the agent over its restart: {calls:?}"));
         ensure!(calls.len() <= 1, "a restart should cost one EC2 call, not {calls:?}");
         // The new agent serves, and gives out no address that is in use.
         let more = Web::new("after-restart", 2);

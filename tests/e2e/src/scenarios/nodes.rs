@@ -19,8 +19,10 @@ const GUEST: &str = "node-c";
 
 pub(super) fn node_removal(stage: &mut Stage) -> LocalBoxFuture<'_, Result<()>> {
     async {
-        stage.cluster.add_node(NodeSpec::new(GUEST, INSTANCE_TYPE)).await?;
-        product::ready(&stage.cluster).await?;
+        let narrator = stage.narrator.clone();
+        let arrival = stage.cluster.add_node(NodeSpec::new(GUEST, INSTANCE_TYPE));
+        narrator.during("Launching a third node", arrival).await?;
+        narrator.during("Waiting for it to get ready", product::ready(&stage.cluster)).await?;
         let kubectl = stage.cluster.kubectl().clone();
         let web = Web::new("guest", 3);
         let pods = web.roll_out(&kubectl, Duration::from_secs(90)).await?;
@@ -31,16 +33,22 @@ pub(super) fn node_removal(stage: &mut Stage) -> LocalBoxFuture<'_, Result<()>> 
 
         // As when an instance is terminated under the cluster: first the machine, then its Node.
         stage.cluster.unplug(GUEST).await?;
-        stage.cluster.fabric().terminate_node(GUEST).await?;
+        narrator.during("Terminating its instance", stage.cluster.fabric().terminate_node(GUEST)).await?;
         kubectl.run(&["delete", "node", GUEST, "--wait=false"]).await?;
-        kubectl.wait(Duration::from_secs(60), "delete", &["node", GUEST]).await?;
-        kubectl.wait(Duration::from_secs(60), "delete", &["enipool", GUEST]).await?;
-        until("the ENIs of a node that went", Duration::from_secs(60), async || {
-            let left = product::exist(&stage.cluster, &enis);
-            Ok(left.is_empty().then_some(()))
-        })
-        .await?;
+        let gone = async {
+            kubectl.wait(Duration::from_secs(60), "delete", &["node", GUEST]).await?;
+            kubectl.wait(Duration::from_secs(60), "delete", &["enipool", GUEST]).await
+        };
+        narrator.during("Waiting for its ENIPool to go", gone).await?;
+        let cleared = until("the ENIs of a node that went", Duration::from_secs(60), async || {
+            Ok(product::exist(&stage.cluster, &enis).is_empty().then_some(()))
+        });
+        narrator.during("Waiting for its ENIs to go", cleared).await?;
         ensure!(product::enis_of_instance(&stage.cluster, &instance).is_empty(), "{instance} still has ENIs");
+        // Its pods would be collected after a minute; nothing here is about that.
+        for pod in pods.iter().filter(|pod| pod.node == GUEST) {
+            kubectl.run(&["delete", "pod", &pod.name, "--force", "--grace-period=0", "--ignore-not-found"]).await?;
+        }
         web.remove(&kubectl, Duration::from_secs(60)).await
     }
     .boxed_local()
