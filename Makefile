@@ -84,16 +84,16 @@ test-unit: ## Unit and property tests of all crates; network namespace tests too
 	cargo test $(FLAGS)
 .PHONY: test-netns
 test-netns: ## Tests in network namespaces: dataplane and VPC fabric (root)
-	cargo test $(FLAGS) --test 'netns_*'
+	cargo test $(FLAGS) --test 'netns_*' --test fabric
 .PHONY: test-wire
 test-wire: build ## The simulator's answers, checked with boto3 and against moto
-	ec2-sim/tests/wire/run.sh
+	EC2_SIM_BIN=$(abspath $(OUT))/release/ec2-sim ec2-sim/tests/wire/run.sh
 .PHONY: test-e2e
 test-e2e: needs tools build ## Scenarios on a real cluster (root)
 	@$(OUT)/release/scenarios $(SCENARIO)
 .PHONY: soak
-soak: ## Long randomised runs of the engine against the simulator
-	cargo test $(FLAGS) -- --ignored soak
+soak: ## 100,000 random histories of a node, with faults and crashes at any step, in virtual time (HISTORIES=…)
+	ENIPOOL_SOAK_HISTORIES=$(or $(HISTORIES),100000) cargo test $(FLAGS) --test soak -- --nocapture
 .PHONY: bench-cni
 bench-cni: needs tools build ## Time of ADD and DEL, side by side with the reference plugins (root)
 	@$(OUT)/release/bench-cni

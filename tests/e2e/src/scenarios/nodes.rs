@@ -7,7 +7,7 @@ use futures::{FutureExt as _, future::LocalBoxFuture};
 
 use super::Stage;
 use crate::{
-    cluster::until,
+    cluster::{Cluster, until},
     fabric::NodeSpec,
     product,
     story::INSTANCE_TYPE,
@@ -33,7 +33,7 @@ pub(super) fn node_removal(stage: &mut Stage) -> LocalBoxFuture<'_, Result<()>> 
 
         // As when an instance is terminated under the cluster: first the machine, then its Node.
         stage.cluster.unplug(GUEST).await?;
-        narrator.during("Terminating its instance", stage.cluster.fabric().terminate_node(GUEST)).await?;
+        narrator.during("Terminating its instance", terminate(&stage.cluster)).await?;
         kubectl.run(&["delete", "node", GUEST, "--wait=false"]).await?;
         let gone = async {
             kubectl.wait(Duration::from_secs(60), "delete", &["node", GUEST]).await?;
@@ -52,4 +52,19 @@ pub(super) fn node_removal(stage: &mut Stage) -> LocalBoxFuture<'_, Result<()>> 
         web.remove(&kubectl, Duration::from_secs(60)).await
     }
     .boxed_local()
+}
+
+/// Terminates the guest's instance. Shutting down takes EC2 a minute or more, so its clock, and only that, is moved on.
+async fn terminate(cluster: &Cluster) -> Result<()> {
+    let hurry = async {
+        let mut tick = tokio::time::interval(Duration::from_secs(1));
+        loop {
+            tick.tick().await;
+            cluster.fabric().sim().model().advance(Duration::from_secs(15));
+        }
+    };
+    tokio::select! {
+        terminated = cluster.fabric().terminate_node(GUEST) => Ok(terminated?),
+        () = hurry => Ok(()),
+    }
 }
