@@ -8,7 +8,7 @@
 use std::io;
 use std::net::SocketAddr;
 use std::sync::Arc;
-use std::time::Duration;
+use std::time::{Duration, Instant};
 
 use enipool_daemon::{AdminServer, LogFile, LogGuard, LogOptions, Readiness, Shutdown, logging};
 use enipool_pool::Timestamp;
@@ -22,13 +22,14 @@ use tokio_util::sync::CancellationToken;
 
 use crate::args::RunArgs;
 use crate::cni::conflist::{self, Conflist};
-use crate::cni::{Finished, Observer, Server, ServerConfig, Verbs, VerbsConfig};
+use crate::cni::{Server, ServerConfig, Verbs, VerbsConfig};
 use crate::dataplane::{Dataplane, DataplaneConfig, DataplaneError, Drift};
 use crate::engine::{Clock, EngineConfig, Hands, Phase, Pool, StartError};
 use crate::host::{Host, HostSettings};
 use crate::introspection;
+use crate::metrics::Metrics;
+use crate::metrics::calls::count_notices;
 use crate::metrics::pool::PoolCollector;
-use crate::metrics::{AddPhase, Metrics};
 use crate::status::intake::{Intake, Seen};
 use crate::status::writer::Writer;
 
@@ -82,6 +83,7 @@ pub fn start_logs(args: &RunArgs) -> Result<LogGuard, AppError> {
 
 /// Runs the agent until it is told to stop, or until a part without which it is useless fails.
 pub async fn run<E: Ec2, I: Imds>(args: RunArgs, ec2: E, imds: I) -> Result<(), AppError> {
+    let begun = Instant::now();
     let flags = args.wishes()?;
     let shutdown = Shutdown::new();
     shutdown.on_signals().map_err(AppError::Signals)?;
@@ -136,7 +138,7 @@ pub async fn run<E: Ec2, I: Imds>(args: RunArgs, ec2: E, imds: I) -> Result<(), 
         pool.clone(),
         dataplane.clone(),
         VerbsConfig { veth_prefix: paths.veth_prefix.clone(), mtu: flags.host.mtu, del_queue: paths.del_queue() },
-        Arc::new(CniMetrics(metrics.clone())),
+        Arc::new(metrics.clone()),
     ));
     let server = Server::bind(ServerConfig { socket: paths.socket.clone(), allowed_uid: 0 })
         .map_err(|source| AppError::Socket { path: paths.socket.display().to_string(), source })?;
@@ -151,6 +153,7 @@ pub async fn run<E: Ec2, I: Imds>(args: RunArgs, ec2: E, imds: I) -> Result<(), 
     let path = paths.conflist();
     let start_serving = {
         let (pool, host, verbs, token) = (pool.clone(), host.clone(), Arc::clone(&verbs), shutdown.token());
+        let metrics = metrics.clone();
         async move {
             if !wait_until_serving(&pool, &token).await {
                 return Ok(());
@@ -164,6 +167,7 @@ pub async fn run<E: Ec2, I: Imds>(args: RunArgs, ec2: E, imds: I) -> Result<(), 
                 tracing::info!(path = %path.display(), "CNI configuration written: the node can serve pods");
             }
             serving.open();
+            metrics.started(begun.elapsed());
             server.serve(verbs, token).await;
             Ok::<_, io::Error>(())
         }
@@ -171,6 +175,7 @@ pub async fn run<E: Ec2, I: Imds>(args: RunArgs, ec2: E, imds: I) -> Result<(), 
     shutdown.spawn_vital("CNI server", start_serving);
     shutdown.spawn(host.follow_wishes(shutdown.token()));
     shutdown.spawn(follow_mtu(verbs, host_wishes.subscribe(), shutdown.token()));
+    shutdown.spawn(count_notices(metrics.clone(), pool.snapshot(), shutdown.token()));
     shutdown.spawn(count_drift(dataplane.drift(), metrics.clone(), shutdown.token()));
     if args.standalone {
         tracing::info!("standalone: no ENIPool is read or written");
@@ -223,7 +228,9 @@ async fn count_drift(mut drift: broadcast::Receiver<Drift>, metrics: Metrics, sh
         match seen {
             Ok(Drift { kind, detail, repaired }) => {
                 tracing::warn!(kind = kind.as_str(), detail, repaired, "somebody else changed what is ours");
-                metrics.drift_repaired(kind.as_str());
+                if repaired {
+                    metrics.drift_repaired(kind.as_str());
+                }
             }
             Err(broadcast::error::RecvError::Lagged(missed)) => tracing::warn!(missed, "reports of drift were lost"),
             Err(broadcast::error::RecvError::Closed) => return,
@@ -282,25 +289,4 @@ fn now() -> Timestamp {
 fn seed() -> u64 {
     use std::hash::{BuildHasher, RandomState};
     RandomState::new().hash_one(std::process::id())
-}
-
-/// CNI calls as metrics.
-struct CniMetrics(Metrics);
-
-impl Observer for CniMetrics {
-    fn finished(&self, call: &Finished) {
-        match call.verb {
-            enipool_cni::Verb::Add => {
-                self.0.add_finished(call.outcome, call.total);
-                self.0.add_phase(AddPhase::Wait, call.phases.wait);
-                self.0.add_phase(AddPhase::Ledger, call.phases.ledger);
-                self.0.add_phase(AddPhase::Netlink, call.phases.netlink);
-                if call.phases.ledger > Duration::ZERO {
-                    self.0.time_to_address(call.phases.wait + call.phases.ledger);
-                }
-            }
-            enipool_cni::Verb::Del => self.0.del_finished(call.outcome, call.total),
-            _ => {}
-        }
-    }
 }

@@ -29,7 +29,9 @@ pub async fn cleanup(args: &CleanupArgs) -> Result<String, CleanupError> {
     let file = |what: String| move |source| CleanupError::File { what, source };
     let mut text = String::new();
     // Writing to a String cannot fail.
-    let mut line = |what: &str| drop(writeln!(text, "removed {what}"));
+    let mut line = |what: &str| {
+        let _ = writeln!(text, "removed {what}");
+    };
 
     let conflist = paths.conflist();
     if conflist.exists() {
@@ -55,7 +57,7 @@ pub async fn cleanup(args: &CleanupArgs) -> Result<String, CleanupError> {
         line(&paths.state_dir.display().to_string());
     }
     for left in &report.left {
-        drop(writeln!(text, "left    {left}"));
+        let _ = writeln!(text, "left    {left}");
     }
     Ok(text)
 }

@@ -1,6 +1,8 @@
 //! The agent's Prometheus metrics. What the pool holds is read from its snapshot at each scrape ([`pool`]); what happens
-//! is counted here as it happens. No label names an address, a pod or an interface: the number of series is fixed.
+//! is counted here as it happens. No label names an address or a pod: the number of series is bounded.
 
+mod aws;
+pub mod calls;
 pub mod pool;
 
 use std::sync::Arc;
@@ -11,6 +13,7 @@ use prometheus_client::encoding::EncodeLabelSet;
 use prometheus_client::metrics::counter::Counter;
 use prometheus_client::metrics::family::Family;
 use prometheus_client::metrics::histogram::Histogram;
+use prometheus_client::metrics::info::Info;
 use prometheus_client::registry::{Registry, Unit};
 
 /// The part of an ADD that took the time.
@@ -70,6 +73,8 @@ struct Recorded {
     time_to_address_seconds: Histogram,
     drift_repaired: Family<KindLabel, Counter>,
     status_writes: Family<OutcomeLabel, Counter>,
+    startup_seconds: Histogram,
+    aws: aws::AwsNames,
 }
 
 /// 0.25 ms to 60 s: from a warm ADD to the longest wait for an address.
@@ -77,6 +82,9 @@ const ADD_BUCKETS: [f64; 16] =
     [0.00025, 0.0005, 0.001, 0.002, 0.004, 0.008, 0.016, 0.032, 0.064, 0.125, 0.5, 1.0, 2.0, 5.0, 20.0, 60.0];
 /// 10 ms to 20 s: EC2 answers in 0.1 to 3 s, and is given up after 10.
 const EC2_BUCKETS: [f64; 11] = [0.01, 0.05, 0.1, 0.2, 0.4, 0.8, 1.5, 3.0, 6.0, 10.0, 20.0];
+
+/// 10 ms to two minutes: from a restart to a start that waits for EC2.
+const STARTUP_BUCKETS: [f64; 10] = [0.01, 0.05, 0.1, 0.5, 1.0, 2.0, 5.0, 15.0, 60.0, 120.0];
 
 fn add_histogram() -> Histogram {
     Histogram::new(ADD_BUCKETS)
@@ -87,7 +95,7 @@ fn ec2_histogram() -> Histogram {
 }
 
 impl Metrics {
-    /// Registers everything under `enipool_`.
+    /// Registers everything: under `enipool_`, and under `awscni_` what the AWS plugin had.
     pub fn register(registry: &mut Registry) -> Self {
         let recorded = Recorded {
             add_seconds: Family::new_with_constructor(add_histogram),
@@ -97,7 +105,19 @@ impl Metrics {
             time_to_address_seconds: add_histogram(),
             drift_repaired: Family::default(),
             status_writes: Family::default(),
+            startup_seconds: Histogram::new(STARTUP_BUCKETS),
+            aws: aws::AwsNames::default(),
         };
+        for name in ["awscni_build", "enipool_build"] {
+            registry.register(name, "Version of the agent", Info::new([("version", env!("CARGO_PKG_VERSION"))]));
+        }
+        registry.register_with_unit(
+            "awscni_ipamd_startup_duration",
+            "From the start of the process to the moment in which pods are served",
+            Unit::Seconds,
+            recorded.startup_seconds.clone(),
+        );
+        registry.register_collector(Box::new(recorded.aws.clone()));
         let registry = registry.sub_registry_with_prefix("enipool");
         let seconds = || Unit::Seconds;
         registry.register_with_unit("cni_add", "CNI ADD, whole", seconds(), recorded.add_seconds.clone());
@@ -136,7 +156,12 @@ impl Metrics {
         Self(Arc::new(recorded))
     }
 
-    /// A finished ADD: `ok`, or the label of what went wrong (a closed set).
+    /// The node serves pods, so long after the process began.
+    pub fn started(&self, took: Duration) {
+        self.0.startup_seconds.observe(took.as_secs_f64());
+    }
+
+    /// A finished ADD: `success`, or the label of what went wrong (a closed set).
     pub fn add_finished(&self, outcome: &'static str, took: Duration) {
         self.0.add_seconds.get_or_create(&OutcomeLabel { outcome }).observe(took.as_secs_f64());
     }
@@ -153,6 +178,7 @@ impl Metrics {
     pub fn ec2_call(&self, action: Action, error: Option<&Ec2ErrorKind>, took: Duration) {
         let labels = ActionLabels { action: action.name(), outcome: error.map_or(OK, Ec2ErrorKind::label) };
         self.0.ec2_call_seconds.get_or_create(&labels).observe(took.as_secs_f64());
+        self.0.aws.ec2_call(action, error, took);
     }
 
     pub fn time_to_address(&self, took: Duration) {
@@ -165,6 +191,9 @@ impl Metrics {
     }
 
     pub fn status_write(&self, ok: bool) {
+        if !ok {
+            self.0.aws.error("WriteStatus");
+        }
         self.0.status_writes.get_or_create(&OutcomeLabel { outcome: if ok { OK } else { "error" } }).inc();
     }
 }
@@ -173,13 +202,35 @@ impl Metrics {
 pub const OK: &str = "ok";
 
 #[cfg(test)]
-mod tests {
+pub(crate) mod tests {
     use super::*;
+
+    /// What Prometheus gets after `fill` has filled the registry.
+    pub(crate) fn scrape(fill: impl FnOnce(&mut Registry)) -> String {
+        let mut registry = Registry::default();
+        fill(&mut registry);
+        let mut text = String::new();
+        prometheus_client::encoding::text::encode(&mut text, &registry).unwrap();
+        text
+    }
 
     #[test]
     fn what_happens_shows_in_the_next_scrape() {
-        let mut registry = Registry::default();
-        let metrics = Metrics::register(&mut registry);
+        let text = scrape(|registry| happen(&Metrics::register(registry)));
+        for line in [
+            "enipool_cni_add_seconds_count{outcome=\"ok\"} 1",
+            "enipool_cni_add_phase_seconds_count{phase=\"netlink\"} 1",
+            "enipool_cni_add_phase_seconds_count{phase=\"wait\"} 0",
+            "enipool_ec2_call_seconds_count{action=\"CreateNetworkInterface\",outcome=\"subnet_exhausted\"} 1",
+            "awscni_ipamd_startup_duration_seconds_count 1",
+            concat!("awscni_build_info{version=\"", env!("CARGO_PKG_VERSION"), "\"} 1"),
+        ] {
+            assert!(text.contains(line), "{line} is not in\n{text}");
+        }
+    }
+
+    fn happen(metrics: &Metrics) {
+        metrics.started(Duration::from_millis(300));
         metrics.add_finished(OK, Duration::from_millis(2));
         metrics.add_phase(AddPhase::Netlink, Duration::from_millis(1));
         metrics.ec2_call(
@@ -187,15 +238,5 @@ mod tests {
             Some(&Ec2ErrorKind::SubnetExhausted),
             Duration::from_millis(300),
         );
-        let mut text = String::new();
-        prometheus_client::encoding::text::encode(&mut text, &registry).unwrap();
-        for line in [
-            "enipool_cni_add_seconds_count{outcome=\"ok\"} 1",
-            "enipool_cni_add_phase_seconds_count{phase=\"netlink\"} 1",
-            "enipool_cni_add_phase_seconds_count{phase=\"wait\"} 0",
-            "enipool_ec2_call_seconds_count{action=\"CreateNetworkInterface\",outcome=\"subnet_exhausted\"} 1",
-        ] {
-            assert!(text.contains(line), "{line} is not in\n{text}");
-        }
     }
 }

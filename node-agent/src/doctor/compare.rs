@@ -72,14 +72,14 @@ impl Findings {
         let mut text = String::new();
         // Writing to a String cannot fail.
         for Finding { kind, text: what } in &self.found {
-            drop(writeln!(text, "{kind}: {what}"));
+            let _ = writeln!(text, "{kind}: {what}");
         }
         let Self { found, enis, addresses, pods } = self;
         let verdict = if found.is_empty() { "agree".into() } else { format!("differ in {} places", found.len()) };
-        drop(writeln!(
+        let _ = writeln!(
             text,
             "EC2, ledger and kernel {verdict} ({enis} ENIs, {addresses} addresses, {pods} pods compared)"
-        ));
+        );
         text
     }
 }

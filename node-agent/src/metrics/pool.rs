@@ -1,7 +1,7 @@
 //! What the pool holds, as metrics: read from the snapshot at each scrape, so that a gauge cannot go stale.
 //!
 //! The `awscni_*` names are those of the AWS plugin, for the dashboards that exist; where its name counts something, ours
-//! counts the same. Its per-address and per-interface series are left out: their number has no bound.
+//! counts the same. Its series per address are left out: their number has no bound.
 
 use std::fmt;
 use std::sync::Arc;
@@ -35,7 +35,7 @@ fn gauges(snapshot: &PoolSnapshot, encoder: &mut DescriptorEncoder) -> fmt::Resu
     let capacity = snapshot.capacity;
     let counts = snapshot.counts;
     let rows: [(&str, &str, i64); 13] = [
-        ("awscni_eni_allocated", "ENIs attached to the instance and managed by the pool", len(ours.count())),
+        ("awscni_eni_allocated", "ENIs attached to the instance and managed by the pool", len(ours.clone().count())),
         ("awscni_eni_max", "ENIs that the instance can hold", capacity.map_or(0, |c| i64::from(c.enis))),
         (
             "awscni_ip_max",
@@ -64,6 +64,15 @@ fn gauges(snapshot: &PoolSnapshot, encoder: &mut DescriptorEncoder) -> fmt::Resu
     for (name, help, value) in rows {
         let gauge = ConstGauge::new(value);
         gauge.encode(encoder.encode_descriptor(name, help, None, gauge.metric_type())?)?;
+    }
+    let mut family = encoder.encode_descriptor(
+        "awscni_assigned_ip_per_eni",
+        "Addresses in use by pods, by ENI of the node",
+        None,
+        MetricType::Gauge,
+    )?;
+    for eni in ours {
+        ConstGauge::new(i64::from(eni.counts.assigned)).encode(family.encode_family(&[("eni", eni.id.as_str())])?)?;
     }
     let mut family = encoder.encode_descriptor(
         "awscni_ipamd_action_inprogress",
@@ -137,6 +146,7 @@ mod tests {
             "awscni_eni_allocated 2",
             "awscni_eni_max 3",
             "awscni_ip_max 27",
+            "awscni_assigned_ip_per_eni{eni=\"eni-1\"} 1",
             "awscni_ec2api_req_count{fn=\"CreateNetworkInterface\"} 0",
             "enipool_addresses_available 2",
         ] {
