@@ -253,6 +253,16 @@ impl Ledger {
         Ok(())
     }
 
+    /// Sets aside an address of which it is not sure that the interface still holds it, also one that rests. A pod's stays
+    /// the pod's.
+    pub fn set_aside(&mut self, address: Ipv4Addr) {
+        if let Some(entry) = self.entries.get(&address)
+            && !matches!(entry.holding, Holding::Assigned { .. })
+        {
+            self.change(address, Holding::Withdrawn);
+        }
+    }
+
     /// Gives withdrawn addresses back to the pool: they were not taken from the interface after all.
     pub fn restore(&mut self, addresses: &[Ipv4Addr]) {
         for address in addresses {

@@ -15,7 +15,7 @@ use super::pool::Shared;
 use super::port::{Kernel, KernelError};
 
 /// Changes that need no haste are settled together after so long.
-const SETTLE: Duration = Duration::from_millis(20);
+const SETTLE: Duration = Duration::from_millis(50);
 /// Longest sleep without a reason to wake.
 const IDLE: Duration = Duration::from_secs(600);
 /// Bound for everything that the kernel is asked to do, the wait for a link excepted.

@@ -91,7 +91,8 @@ impl World {
     /// After all troubles: what EC2 has, what the ledger knows and what the pods use is one and the same.
     pub(crate) fn check_settled(&mut self) {
         assert!(self.machine.is_some(), "the process runs");
-        let snapshot = self.machine.as_mut().unwrap().snapshot(Phase::Serving, self.now);
+        let clock = self.clock();
+        let snapshot = self.machine.as_mut().unwrap().snapshot(Phase::Serving, clock);
         assert!(snapshot.intents.is_empty(), "open intents: {:?}", snapshot.intents);
         assert!(snapshot.strays.is_empty(), "strays: {:?}", snapshot.strays);
         let Response::Interfaces(page) = self
@@ -102,7 +103,11 @@ impl World {
         else {
             panic!("no interfaces")
         };
-        for eni in &page.items {
+        let ours = |eni: &&ec2_sim::model::resource::Interface| {
+            eni.tags.contains_key(enipool_pool::eni::TAG_INTENT)
+                || eni.attachment.as_ref().is_some_and(|attachment| attachment.device_index == 0)
+        };
+        for eni in page.items.iter().filter(ours) {
             let here = eni.attachment.as_ref().is_some_and(|attachment| attachment.instance == self.instance);
             assert!(here, "{} leaked: nobody has it (tags {:?})", eni.id, eni.tags);
             let view = snapshot.enis.iter().find(|view| view.id == eni.id);
@@ -115,7 +120,8 @@ impl World {
             let dies = eni.attachment.as_ref().is_some_and(|attachment| attachment.delete_on_termination);
             assert!(dies, "{} would survive its instance", eni.id);
         }
-        assert_eq!(snapshot.enis.len(), page.items.len(), "{:?}", snapshot.enis);
+        let here = |eni: &&ec2_sim::model::resource::Interface| eni.attachment.is_some();
+        assert_eq!(snapshot.enis.len(), page.items.iter().filter(here).count(), "{:?}", snapshot.enis);
         let leases: BTreeSet<_> = self
             .machine
             .as_ref()

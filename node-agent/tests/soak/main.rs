@@ -12,6 +12,7 @@ mod judge;
 mod outside;
 mod world;
 
+use std::collections::BTreeMap;
 use std::time::Duration;
 
 use dice::Dice;
@@ -19,6 +20,7 @@ use ec2_sim::model::{SubnetConfig, Timing};
 use ec2_sim::{FaultKind, FaultRule, SimConfig};
 use enipool_agent::engine::EffectiveConfig;
 use enipool_pool::SubnetCidr;
+use enipool_pool::node::AllocationView;
 use enipool_pool::targets::{Addressing, Operations, Policy, Targets};
 use world::World;
 
@@ -42,8 +44,7 @@ fn environment(name: &str, default: u64) -> u64 {
 fn sim(seed: u64, dice: &mut Dice) -> SimConfig {
     let bits = dice.one_of(&[20, 24, 26]);
     let cidr = format!("10.0.0.0/{bits}").parse().unwrap();
-    let subnet =
-        |zone: &str, cidr| SubnetConfig { zone: zone.into(), cidr: SubnetCidr(cidr), tags: Default::default() };
+    let subnet = |zone: &str, cidr| SubnetConfig { zone: zone.into(), cidr: SubnetCidr(cidr), tags: BTreeMap::new() };
     let timing = if dice.below(4) == 0 { Timing::none() } else { Timing::realistic() };
     SimConfig { seed, timing, subnets: vec![subnet("eu-west-1a", cidr)], keep_calls: 0, ..SimConfig::default() }
 }
@@ -62,17 +63,37 @@ fn policy(dice: &mut Dice) -> Policy {
             max_enis: some(dice, &[1, 2, 3]),
         },
         addressing: dice.one_of(&[Addressing::Secondary, Addressing::Secondary, Addressing::Prefix, Addressing::Mixed]),
-        operations: Operations::Normal,
+        operations: dice.one_of(&[
+            Operations::Normal,
+            Operations::Normal,
+            Operations::Normal,
+            Operations::Normal,
+            Operations::NoRelease,
+            Operations::NoCloud,
+        ]),
         use_primary_eni: true,
     }
 }
 
 fn config(dice: &mut Dice) -> EffectiveConfig {
     let policy = policy(dice);
-    EffectiveConfig { policy, ..EffectiveConfig::default() }
+    let allocation = (dice.below(4) == 0).then(|| AllocationView {
+        addresses: dice.below(30),
+        enis: 1 + dice.below(3),
+        prefixes: 0,
+        subnet: None,
+    });
+    let ceiling = (dice.below(4) == 0).then(|| 4 + dice.below(30));
+    let demand = allocation.as_ref().map(|_| dice.below(20));
+    EffectiveConfig { policy, allocation, ceiling, demand, ..EffectiveConfig::default() }
 }
 
 fn fault(dice: &mut Dice) -> FaultRule {
+    if dice.below(6) == 0 {
+        let (kind, action) = dice.one_of(&[(true, "AttachNetworkInterface"), (false, "DetachNetworkInterface")]);
+        let kind = if kind { FaultKind::StuckAttach } else { FaultKind::StuckDetach };
+        return FaultRule::next(kind, action, 1);
+    }
     let kind = match dice.below(8) {
         0 => FaultKind::Throttle,
         1 => FaultKind::InternalError,
@@ -135,6 +156,8 @@ fn history(seed: u64) -> u32 {
                 world.shared.with(|model| model.vacate(&subnet).unwrap());
             }
             84..87 => world.kill(),
+            87 => world.stranger_comes(dice.below(3)),
+            88..90 => world.address_comes(),
             _ => {}
         }
         let pause = dice.one_of(&[0, 3, 50, 400, 2000, 9000, 35_000, 120_000]);

@@ -14,7 +14,7 @@ use enipool_agent::engine::{AttachmentKey, EffectiveConfig, HostPicture, HostPod
 use enipool_pool::ec2::{Ec2, Ec2Error};
 use enipool_pool::eni::SETTLING;
 use enipool_pool::ledger::record::{self, Record, Recovered};
-use enipool_pool::{InstanceId, InstanceType, SubnetId, Timestamp};
+use enipool_pool::{EniId, InstanceId, InstanceType, SubnetId, Timestamp};
 use futures::executor::block_on;
 
 use crate::dice::Dice;
@@ -51,6 +51,9 @@ pub(crate) struct World {
     wake_at: Option<Timestamp>,
     due: BTreeMap<(Timestamp, u64), Due>,
     seq: u64,
+    /// How far the node's clock is ahead of the world's. It is set back now and then, while the process is down.
+    skew: Duration,
+    pub(crate) strangers: Vec<EniId>,
     life: u32,
     pub(crate) now: Timestamp,
     pub(crate) pods: BTreeMap<u32, Pod>,
@@ -89,6 +92,8 @@ impl World {
             wake_at: None,
             due: BTreeMap::new(),
             seq: 0,
+            skew: Duration::from_secs(36_000),
+            strangers: Vec::new(),
             life: 0,
             now,
             pods: BTreeMap::new(),
@@ -141,13 +146,13 @@ impl World {
     /// The ADD of a pod, for the first time or once more.
     pub(crate) fn add_again(&mut self, id: u32) {
         let Some(pod) = self.pods.get(&id).cloned() else { return };
-        let now = self.now;
+        let (now, clock) = (self.now, self.clock());
         let Some(machine) = self.machine.as_mut() else {
             // The runtime hears that nobody listens, and cleans up after its sandbox.
             self.del(id);
             return;
         };
-        let answer = machine.acquire(&pod.key, &PodRef::default(), now);
+        let answer = machine.acquire(&pod.key, &PodRef::default(), clock);
         let records = machine.take_records();
         let grants = machine.take_grants();
         if self.write(&records) {
@@ -178,10 +183,10 @@ impl World {
     }
 
     fn deliver_deletions(&mut self) {
-        let now = self.now;
+        let (now, clock) = (self.now, self.clock());
         while let Some(key) = self.deletions.first().cloned() {
             let Some(machine) = self.machine.as_mut() else { return };
-            machine.release(&key, now);
+            machine.release(&key, clock);
             let records = machine.take_records();
             let grants = machine.take_grants();
             if self.write(&records) {
@@ -246,17 +251,17 @@ impl World {
         if self.journal.len() > 64 * 1024
             && let Some(machine) = &self.machine
         {
-            let records = machine.recovered().records(self.now, SETTLING);
+            let records = machine.recovered().records(self.clock(), SETTLING);
             self.journal = records.iter().map(|record| record.encode().unwrap()).collect::<String>().into_bytes();
         }
         self.dies()
     }
 
     fn step(&mut self) {
-        let now = self.now;
+        let (now, clock) = (self.now, self.clock());
         let Some(machine) = self.machine.as_mut() else { return };
-        let Effects { records, grants, starts, wake_at } = machine.step(now);
-        self.wake_at = wake_at;
+        let Effects { records, grants, starts, wake_at } = machine.step(clock);
+        self.wake_at = wake_at.map(|at| now.plus(at.since(clock)));
         if self.write(&records) {
             return;
         }
@@ -275,7 +280,11 @@ impl World {
     fn restart(&mut self) {
         self.life += 1;
         self.tell(|| "the process starts".into());
-        let asked_at = self.now;
+        if self.dice.below(6) == 0 {
+            let back = Duration::from_millis(self.dice.next() % 3_600_000);
+            self.skew = self.skew.saturating_sub(back);
+        }
+        let asked_at = self.clock();
         let look = Look::Attached(self.instance.clone());
         let described = match block_on(self.ec2.describe_network_interfaces(&look.filter())) {
             Ok(described) => Described::By(described),
@@ -309,9 +318,9 @@ impl World {
             host,
             seed: self.dice.next(),
         };
-        let machine = Machine::begin(start, self.now);
-        let mut records = vec![machine.opening(self.now)];
-        records.extend(machine.recovered().records(self.now, SETTLING).into_iter().skip(1));
+        let machine = Machine::begin(start, self.clock());
+        let mut records = vec![machine.opening(self.clock())];
+        records.extend(machine.recovered().records(self.clock(), SETTLING).into_iter().skip(1));
         self.journal = records.iter().map(|record| record.encode().unwrap()).collect::<String>().into_bytes();
         for pod in self.pods.values() {
             let Some(lease) = &pod.lease else { continue };
@@ -361,6 +370,11 @@ impl World {
     }
 
     // ---- time ------------------------------------------------------------------------------------------------------
+
+    /// What the node's clock shows.
+    pub(crate) fn clock(&self) -> Timestamp {
+        self.now.plus(self.skew)
+    }
 
     fn schedule(&mut self, after: Duration, due: Due) {
         self.seq += 1;
@@ -414,9 +428,9 @@ impl World {
             }
             Due::Answers(life, id, done) => {
                 if life == self.life && self.machine.is_some() && !self.dies() {
-                    let now = self.now;
+                    let (now, clock) = (self.now, self.clock());
                     if let Some(machine) = self.machine.as_mut() {
-                        machine.done(id, done, now);
+                        machine.done(id, done, clock);
                         self.wake_at = Some(now);
                     }
                 }

@@ -71,6 +71,12 @@ pub enum Record {
         prefixes: Vec<Prefix>,
         at: Timestamp,
     },
+    /// What became of all takings from an interface that name these is known, and [`Record::Holds`] says it.
+    Resolved {
+        eni: EniId,
+        addresses: Vec<Ipv4Addr>,
+        prefixes: Vec<Prefix>,
+    },
     /// An interface is about to be detached and deleted.
     Releasing {
         eni: EniId,
@@ -212,7 +218,16 @@ impl Recovered {
                 self.intents.remove(&intent);
             }
             Record::Holds { eni, holdings, at } => {
+                // What it has got again since it was taken is no longer being taken.
+                if let Some((before, _)) = self.holdings.get(&eni) {
+                    let addresses = holdings.addresses.difference(&before.addresses).copied().collect();
+                    let prefixes = holdings.prefixes.difference(&before.prefixes).copied().collect();
+                    self.resolve(&eni, &addresses, &prefixes);
+                }
                 self.holdings.insert(eni, (holdings, at));
+            }
+            Record::Resolved { eni, addresses, prefixes } => {
+                self.resolve(&eni, &addresses.into_iter().collect(), &prefixes.into_iter().collect());
             }
             Record::Taking { eni, addresses, prefixes, at } => self.taken.push(Taken {
                 eni,
@@ -230,6 +245,14 @@ impl Recovered {
                 self.gone.insert(eni, at);
             }
         }
+    }
+
+    fn resolve(&mut self, eni: &EniId, addresses: &BTreeSet<Ipv4Addr>, prefixes: &BTreeSet<Prefix>) {
+        for taken in self.taken.iter_mut().filter(|taken| taken.eni == *eni) {
+            taken.addresses.retain(|address| !addresses.contains(address));
+            taken.prefixes.retain(|prefix| !prefixes.contains(prefix));
+        }
+        self.taken.retain(|taken| !taken.addresses.is_empty() || !taken.prefixes.is_empty());
     }
 
     /// The fewest records that add up to the same, less interfaces gone for longer than `forget`: the compacted journal.
@@ -270,6 +293,19 @@ impl Recovered {
             records.push(Record::Gone { eni: eni.clone(), at: *at });
         }
         records
+    }
+
+    /// Cuts times that lie ahead of `now` (the clock was set back since) to now.
+    #[must_use]
+    pub fn not_ahead_of(mut self, now: Timestamp) -> Self {
+        let leases = self.leases.values_mut().map(|lease| &mut lease.at);
+        let intents = self.intents.values_mut().map(|(intent, _)| &mut intent.at);
+        let holdings = self.holdings.values_mut().map(|(_, at)| at);
+        let taken = self.taken.iter_mut().map(|taken| &mut taken.at);
+        for at in leases.chain(intents).chain(holdings).chain(taken).chain(self.gone.values_mut()) {
+            *at = (*at).min(now);
+        }
+        self
     }
 
     /// Enters leases and rests into a ledger that knows no address yet.

@@ -46,17 +46,19 @@ impl Ledger {
 
     /// Leases whose address no interface of ours holds.
     pub fn strays(&self) -> impl Iterator<Item = Stray> + '_ {
-        self.entries.iter().filter(|(_, entry)| entry.home.is_none()).filter_map(|(address, entry)| {
-            match &entry.holding {
-                Holding::Assigned { key, pod, since, eni } => Some(Stray {
-                    address: *address,
-                    key: key.clone(),
-                    pod: pod.clone(),
-                    since: *since,
-                    eni: eni.clone(),
-                }),
-                _ => None,
+        // Nearly always none: then the addresses need not be gone through.
+        let assigned = usize::try_from(self.totals().assigned).unwrap_or(usize::MAX);
+        let at_most = self.keys.len().saturating_sub(assigned);
+        let homeless = self.entries.iter().filter(|(_, entry)| entry.home.is_none()).take(if at_most == 0 {
+            0
+        } else {
+            usize::MAX
+        });
+        homeless.filter_map(|(address, entry)| match &entry.holding {
+            Holding::Assigned { key, pod, since, eni } => {
+                Some(Stray { address: *address, key: key.clone(), pod: pod.clone(), since: *since, eni: eni.clone() })
             }
+            _ => None,
         })
     }
 

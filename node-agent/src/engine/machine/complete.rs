@@ -303,8 +303,15 @@ impl Machine {
                     self.look_at(now.plus(SETTLING));
                 } else {
                     // Not done: back into the pool with them, unless the whole interface is leaving by now.
-                    self.taken
-                        .retain(|taken| taken.eni != *eni || !addresses.iter().all(|a| taken.addresses.contains(a)));
+                    for taken in self.taken.iter_mut().filter(|taken| taken.eni == *eni) {
+                        taken.addresses.retain(|address| !addresses.contains(address));
+                        taken.prefixes.retain(|prefix| !prefixes.contains(prefix));
+                    }
+                    self.record(Record::Resolved {
+                        eni: eni.clone(),
+                        addresses: addresses.to_vec(),
+                        prefixes: prefixes.to_vec(),
+                    });
                     if self.enis.get(eni).is_some_and(|entry| !entry.stage.is_leaving()) {
                         self.ledger.restore(addresses);
                         let members: Vec<_> = prefixes.iter().flat_map(|prefix| prefix.addresses()).collect();

@@ -219,7 +219,14 @@ impl Machine {
                 .map(|view| view.address)
                 .collect();
             self.ledger.restore(&back);
-            self.taken.retain(|taken| taken.eni != *id);
+            if self.taken.iter().any(|taken| taken.eni == *id) {
+                self.taken.retain(|taken| taken.eni != *id);
+                self.record(Record::Resolved {
+                    eni: id.clone(),
+                    addresses: leaving.addresses.into_iter().collect(),
+                    prefixes: leaving.prefixes.into_iter().collect(),
+                });
+            }
         }
         if !merged.changes_nothing() {
             if !ready {

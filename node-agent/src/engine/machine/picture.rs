@@ -92,7 +92,8 @@ impl Machine {
                     singles_leaving = counts.withdrawn;
                 }
                 Some(prefix) => {
-                    prefixes.push(PrefixView { prefix, counts: planner_counts(counts), leaving: counts.withdrawn > 0 })
+                    let leaving = counts.withdrawn > 0;
+                    prefixes.push(PrefixView { prefix, counts: planner_counts(counts), leaving });
                 }
             }
         }
@@ -154,6 +155,7 @@ impl Machine {
     /// The host as it should be: every interface whose link exists, with all its addresses, and with those that a pod
     /// has although EC2 does not show them (an answer may lag; the pod's packets must not).
     pub(super) fn host_picture(&self) -> HostPicture {
+        let strays: Vec<_> = self.ledger.strays().collect();
         let mut enis: Vec<HostEni> = self
             .enis
             .iter()
@@ -161,7 +163,7 @@ impl Machine {
             .filter_map(|(id, entry)| {
                 let Holdings { mac, primary_ip, device_index, addresses, prefixes, .. } = &entry.holdings;
                 let mut addresses = addresses.clone();
-                let strays = self.ledger.strays().filter(|stray| stray.eni == *id).map(|stray| stray.address);
+                let strays = strays.iter().filter(|stray| stray.eni == *id).map(|stray| stray.address);
                 addresses.extend(strays.filter(|address| !prefixes.contains(&Prefix::containing(*address))));
                 Some(HostEni {
                     id: id.clone(),

@@ -54,7 +54,7 @@ impl Machine {
         let Start { me, config, recovered, described, asked_at, host, seed } = start;
         let foreign_journal = recovered.instance.as_ref().is_some_and(|instance| *instance != me.instance);
         let journaled = recovered.instance.is_some() && !foreign_journal;
-        let recovered = if foreign_journal { Recovered::default() } else { recovered };
+        let recovered = if foreign_journal { Recovered::default() } else { recovered.not_ahead_of(now) };
         let mut machine = Self {
             ledger: Ledger::new(config.cooldown),
             memory: PlannerMemory::new(seed),
@@ -220,12 +220,14 @@ impl Machine {
     fn withdraw_taken(&mut self, eni: &EniId, asked_at: Timestamp, now: Timestamp) {
         let taken: Vec<_> = self.taken.iter().filter(|taken| taken.eni == *eni).cloned().collect();
         for taken in taken {
-            let members = taken.addresses.iter().copied().chain(taken.prefixes.iter().flat_map(|p| p.addresses()));
-            let held = |address: &Ipv4Addr| self.enis.get(eni).is_some_and(|entry| entry.holdings.contains(*address));
-            // Not those that another interface has got since.
-            for address in members.filter(held).collect::<Vec<_>>() {
-                // One that a pod got since is the pod's.
-                let _ = self.ledger.withdraw(&[address], now);
+            let Some(Holdings { addresses, prefixes, .. }) = self.enis.get(eni).map(|entry| &entry.holdings) else {
+                return;
+            };
+            // Not what it, or another interface, has got since.
+            let singles = taken.addresses.intersection(addresses).copied();
+            let members = taken.prefixes.intersection(prefixes).flat_map(|prefix| prefix.addresses());
+            for address in singles.chain(members) {
+                self.ledger.set_aside(address);
             }
             // They come back into use, or are forgotten, with the first answer that proves something.
             if let Some(entry) = self.enis.get_mut(eni) {
