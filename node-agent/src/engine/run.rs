@@ -139,6 +139,7 @@ async fn carry_out<E: Ec2, I: Imds, K: Kernel>(op: Op, hands: &Hands<E, I, K>) -
         Op::SetDeleteOnTermination { eni, attachment } => {
             Done::Changed(ec2.set_delete_on_termination(&eni, &attachment, true).await)
         }
+        Op::SetSecurityGroups { eni, groups } => Done::Changed(ec2.set_security_groups(&eni, &groups).await),
         Op::Assign { eni, supply } => Done::Assigned(ec2.assign(&eni, supply).await),
         Op::Unassign { eni, addresses, prefixes } => Done::Changed(ec2.unassign(&eni, &addresses, &prefixes).await),
         Op::Detach { attachment, force, .. } => Done::Changed(ec2.detach_network_interface(&attachment, force).await),

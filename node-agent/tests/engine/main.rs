@@ -274,3 +274,23 @@ async fn a_stopping_instance_gets_no_interface_and_leaves_none_behind() {
     node.settle().await;
     assert_eq!(node.interfaces(), 1);
 }
+
+#[tokio::test(start_paused = true)]
+async fn new_security_groups_reach_the_interfaces_that_exist_but_never_the_primary() {
+    let mut config = warm_ips(0);
+    let node = Node::start(SimConfig::default(), "m5.large", config.clone()).await;
+    for n in 0..12 {
+        node.pool.acquire(key(n), pod(n), in_seconds(60)).await.unwrap();
+    }
+    let wanted =
+        node.shared.with(|model| model.security_groups().find(|group| group.name == "nodes").unwrap().id.clone());
+    config.security_groups = vec![wanted.clone()];
+    node.pool.set_config(config);
+    node.settle().await;
+    let primary = node.pool.snapshot().borrow().enis[0].id.clone();
+    node.shared.with(|model| {
+        for eni in model.interfaces() {
+            assert_eq!(eni.security_groups == [wanted.clone()], eni.id != primary, "{eni:?}");
+        }
+    });
+}

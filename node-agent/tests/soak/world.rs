@@ -347,6 +347,7 @@ impl World {
             Op::SetDeleteOnTermination { eni, attachment } => {
                 Done::Changed(block_on(ec2.set_delete_on_termination(eni, attachment, true)))
             }
+            Op::SetSecurityGroups { eni, groups } => Done::Changed(block_on(ec2.set_security_groups(eni, groups))),
             Op::Assign { eni, supply } => Done::Assigned(block_on(ec2.assign(eni, *supply))),
             Op::Unassign { eni, addresses, prefixes } => {
                 Done::Changed(block_on(ec2.unassign(eni, addresses, prefixes)))

@@ -1,14 +1,16 @@
 //! What the machine starts: the planner's actions, the next steps of releases and creations, looks, the host's set-up.
 
+use std::collections::BTreeSet;
 use std::net::Ipv4Addr;
 use std::time::Duration;
 
+use enipool_pool::budget::Blown;
 use enipool_pool::ec2::{Action, CreateEni, Supply};
 use enipool_pool::eni::{Intent, SETTLING};
 use enipool_pool::ledger::record::{Record, Taken};
 use enipool_pool::node::{self as planner, Planned};
 use enipool_pool::targets::Operations;
-use enipool_pool::{ClientToken, EniId, Prefix, SubnetId, Timestamp};
+use enipool_pool::{ClientToken, EniId, Prefix, SecurityGroupId, SubnetId, Timestamp};
 
 use super::entry::{Creation, Stage};
 use super::{HINT_EVERY, LINK_TIMEOUT, Look, Machine, Op};
@@ -265,6 +267,9 @@ impl Machine {
             self.push_release(eni, now);
         }
         self.look_if_due(now);
+        if !no_cloud {
+            self.set_security_groups(now);
+        }
         if self.timers.hint.is_none_or(|at| at <= now) {
             let first = self.timers.hint.is_none();
             let pause = self.pause(0, HINT_EVERY, HINT_EVERY);
@@ -275,6 +280,36 @@ impl Machine {
             if quiet {
                 self.start(Op::Hint, now);
             }
+        }
+    }
+
+    /// Gives our interfaces the security groups that are asked for, also those made before that was so. Never the
+    /// primary: its groups are the node's own.
+    fn set_security_groups(&mut self, now: Timestamp) {
+        if self.config.security_groups.is_empty() {
+            return;
+        }
+        let wanted: BTreeSet<SecurityGroupId> = self.config.security_groups.iter().cloned().collect();
+        let differing: Vec<EniId> = self
+            .enis
+            .iter()
+            .filter(|(_, entry)| entry.stage == Stage::Ready && !entry.is_primary() && entry.hands_off.is_none())
+            .filter(|(_, entry)| entry.security_groups.as_ref().is_some_and(|groups| *groups != wanted))
+            .filter(|(_, entry)| entry.groups_retry_at.is_none_or(|at| at <= now))
+            .map(|(id, _)| id.clone())
+            .collect();
+        for eni in differing {
+            if self.is_busy(&eni) {
+                continue;
+            }
+            let permit = self.fuse.permit(Action::ModifyNetworkInterfaceAttribute, now);
+            if let Some(entry) = self.enis.get_mut(&eni) {
+                entry.groups_retry_at = permit.err().map(Blown::until);
+                if entry.groups_retry_at.is_some() {
+                    continue;
+                }
+            }
+            self.start(Op::SetSecurityGroups { eni, groups: self.config.security_groups.clone() }, now);
         }
     }
 

@@ -8,7 +8,7 @@ use enipool_pool::ec2::{Assigned, Ec2Error, Ec2ErrorKind, Eni, Supply};
 use enipool_pool::eni::{Holdings, SETTLING};
 use enipool_pool::ledger::record::Record;
 use enipool_pool::node as planner;
-use enipool_pool::{AttachmentId, ClientToken, EniId, Prefix, Timestamp};
+use enipool_pool::{AttachmentId, ClientToken, EniId, Prefix, SecurityGroupId, Timestamp};
 
 use super::entry::{Entry, Stage};
 use super::{Done, Machine, Op, OpId};
@@ -19,6 +19,8 @@ use crate::engine::view::Ec2ErrorView;
 const SOON: Duration = Duration::from_secs(2);
 /// From a detach to the first try to delete: EC2 takes a few seconds.
 const DETACH_TAKES: Duration = Duration::from_secs(3);
+/// Pause after security groups were refused: mostly a person has to do something first.
+const GROUPS_AGAIN: Duration = Duration::from_secs(120);
 /// How long a device index is avoided that EC2 says is taken by something we do not see.
 const BUSY_INDEX: Duration = Duration::from_secs(120);
 
@@ -47,6 +49,9 @@ impl Machine {
                 Err(error) => self.not_attached(&eni, device_index, &error, now),
             },
             (Op::SetDeleteOnTermination { eni, .. }, Done::Changed(result)) => self.set_delete(&eni, result, now),
+            (Op::SetSecurityGroups { eni, groups }, Done::Changed(result)) => {
+                self.set_groups(&eni, groups, &result, now)
+            }
             (Op::Assign { eni, supply }, Done::Assigned(result)) => match result {
                 Ok(assigned) => self.assigned(&eni, supply, &assigned, now),
                 Err(error) => self.not_assigned(&eni, supply, &error, now),
@@ -108,6 +113,7 @@ impl Machine {
         }
         let mut entry = Entry::new(Holdings::of(eni), Stage::Detached, now);
         entry.intent = Some(id.clone());
+        entry.security_groups = Some(eni.security_groups.iter().cloned().collect());
         let attached_here = eni.attachment.as_ref().filter(|a| a.instance.as_ref() == Some(&self.me.instance)).cloned();
         self.enis.insert(eni.id.clone(), entry);
         self.ledger.add_eni(&eni.id, creation.intent.device_index);
@@ -230,6 +236,17 @@ impl Machine {
                     self.look_at(now.plus(SOON));
                 }
             }
+        }
+    }
+
+    fn set_groups(&mut self, eni: &EniId, groups: Vec<SecurityGroupId>, result: &Result<(), Ec2Error>, now: Timestamp) {
+        let pause = self.pause(0, GROUPS_AGAIN, GROUPS_AGAIN);
+        let Some(entry) = self.enis.get_mut(eni) else { return };
+        if result.is_ok() {
+            entry.security_groups = Some(groups.into_iter().collect());
+            entry.changed_at = now;
+        } else {
+            entry.groups_retry_at = Some(now.plus(pause));
         }
     }
 

@@ -5,7 +5,7 @@ use std::net::Ipv4Addr;
 
 use enipool_pool::eni::{Holdings, Intent};
 use enipool_pool::node as planner;
-use enipool_pool::{AttachmentId, ClientToken, Prefix, Timestamp};
+use enipool_pool::{AttachmentId, ClientToken, Prefix, SecurityGroupId, Timestamp};
 
 /// Where an interface is in its life.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -49,6 +49,10 @@ pub(super) struct Entry {
     pub(super) doubtful: bool,
     /// The intent that made it, until fulfilled.
     pub(super) intent: Option<ClientToken>,
+    /// As EC2 said last; `None`: not known.
+    pub(super) security_groups: Option<BTreeSet<SecurityGroupId>>,
+    /// Not to be set again before, after EC2 refused.
+    pub(super) groups_retry_at: Option<Timestamp>,
     /// Became somebody else's while we had it (`no_manage`): left alone, its leases go on.
     pub(super) hands_off: Option<&'static str>,
     /// The kernel shows its link.
@@ -69,6 +73,8 @@ impl Entry {
             changed_at: now,
             doubtful: false,
             intent: None,
+            security_groups: None,
+            groups_retry_at: None,
             hands_off: None,
             link: false,
             retry_at: None,

@@ -99,6 +99,7 @@ impl Machine {
         let mut entry = Entry::new(Holdings::of(eni), Stage::Attached, now);
         entry.attachment = Some(attachment.id.clone());
         entry.delete_on_termination = attachment.delete_on_termination;
+        entry.security_groups = Some(eni.security_groups.iter().cloned().collect());
         // Not changed by us just now: answers about it can be believed.
         entry.changed_at = Timestamp(0);
         self.enis.insert(eni.id.clone(), entry);
@@ -123,6 +124,9 @@ impl Machine {
         let here = eni.attachment.as_ref().filter(|a| a.instance.as_ref() == Some(&self.me.instance));
         let settled = entry.changed_at.plus(SETTLING);
         let conclusive = asked_at >= settled;
+        if conclusive || entry.security_groups.is_none() {
+            entry.security_groups = Some(eni.security_groups.iter().cloned().collect());
+        }
         match here {
             Some(attachment) if matches!(entry.stage, Stage::Detached | Stage::Attaching) => {
                 // An attach whose answer we never had.
@@ -209,6 +213,12 @@ impl Machine {
             }
         }
         self.lose(id, &merged.lost, &merged.lost_prefixes);
+        if !merged.changes_nothing() {
+            if !ready {
+                self.enter_all(id);
+            }
+            self.record_holdings(id);
+        }
         if conclusive {
             // Addresses set aside for a taking that did not happen.
             let back: Vec<_> = self
@@ -221,18 +231,13 @@ impl Machine {
             self.ledger.restore(&back);
             if self.taken.iter().any(|taken| taken.eni == *id) {
                 self.taken.retain(|taken| taken.eni != *id);
+                // After what it holds: a crash in between must not leave the taken ones in use.
                 self.record(Record::Resolved {
                     eni: id.clone(),
                     addresses: leaving.addresses.into_iter().collect(),
                     prefixes: leaving.prefixes.into_iter().collect(),
                 });
             }
-        }
-        if !merged.changes_nothing() {
-            if !ready {
-                self.enter_all(id);
-            }
-            self.record_holdings(id);
         }
     }
 

@@ -334,6 +334,7 @@ impl Machine {
         ]
         .into_iter()
         .flatten()
+        .chain(self.enis.values().filter_map(|entry| entry.groups_retry_at))
         .chain(releases)
         .chain(creations)
         .filter(|at| *at > now)

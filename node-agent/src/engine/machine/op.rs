@@ -8,7 +8,7 @@ use enipool_pool::ec2::{
 };
 use enipool_pool::eni::{TAG_INSTANCE, TAG_INTENT};
 use enipool_pool::imds::{ImdsEni, ImdsError};
-use enipool_pool::{AttachmentId, ClientToken, EniId, InstanceId, MacAddress, Prefix, SubnetId};
+use enipool_pool::{AttachmentId, ClientToken, EniId, InstanceId, MacAddress, Prefix, SecurityGroupId, SubnetId};
 
 use crate::engine::port::{HostPicture, KernelError};
 
@@ -30,6 +30,10 @@ pub enum Op {
     SetDeleteOnTermination {
         eni: EniId,
         attachment: AttachmentId,
+    },
+    SetSecurityGroups {
+        eni: EniId,
+        groups: Vec<SecurityGroupId>,
     },
     Assign {
         eni: EniId,
@@ -98,7 +102,9 @@ impl Op {
             Self::DescribeSubnets(_) => Action::DescribeSubnets,
             Self::Create(_) => Action::CreateNetworkInterface,
             Self::Attach { .. } => Action::AttachNetworkInterface,
-            Self::SetDeleteOnTermination { .. } => Action::ModifyNetworkInterfaceAttribute,
+            Self::SetDeleteOnTermination { .. } | Self::SetSecurityGroups { .. } => {
+                Action::ModifyNetworkInterfaceAttribute
+            }
             Self::Assign { .. } => Action::AssignPrivateIpAddresses,
             Self::Unassign { .. } => Action::UnassignPrivateIpAddresses,
             Self::Detach { .. } => Action::DetachNetworkInterface,
@@ -112,6 +118,7 @@ impl Op {
         match self {
             Self::Attach { eni, .. }
             | Self::SetDeleteOnTermination { eni, .. }
+            | Self::SetSecurityGroups { eni, .. }
             | Self::Assign { eni, .. }
             | Self::Unassign { eni, .. }
             | Self::Detach { eni, .. }
@@ -131,6 +138,7 @@ impl Op {
             }
             Self::Attach { eni, device_index, .. } => format!("attach {eni} as device {device_index}"),
             Self::SetDeleteOnTermination { eni, .. } => format!("let {eni} die with the instance"),
+            Self::SetSecurityGroups { eni, groups } => format!("give {eni} {} security groups", groups.len()),
             Self::Assign { eni, supply: what } => format!("assign {} to {eni}", supply(*what)),
             Self::Unassign { eni, addresses, prefixes } => {
                 format!("take {} addresses and {} prefixes from {eni}", addresses.len(), prefixes.len())
