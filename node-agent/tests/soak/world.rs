@@ -239,6 +239,9 @@ impl World {
         if records.is_empty() {
             return false;
         }
+        for record in records {
+            self.tell(|| format!("journal: {record:?}").chars().take(300).collect());
+        }
         let text: String = records.iter().map(|record| record.encode().unwrap()).collect();
         if self.crash > 0 && self.dice.below(1000) < self.crash {
             let whole = u32::try_from(text.len()).unwrap();

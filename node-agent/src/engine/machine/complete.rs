@@ -50,7 +50,7 @@ impl Machine {
             },
             (Op::SetDeleteOnTermination { eni, .. }, Done::Changed(result)) => self.set_delete(&eni, result, now),
             (Op::SetSecurityGroups { eni, groups }, Done::Changed(result)) => {
-                self.set_groups(&eni, groups, &result, now)
+                self.set_groups(&eni, groups, &result, now);
             }
             (Op::Assign { eni, supply }, Done::Assigned(result)) => match result {
                 Ok(assigned) => self.assigned(&eni, supply, &assigned, now),
@@ -258,15 +258,29 @@ impl Machine {
         entry.holdings.addresses.extend(assigned.addresses.iter().copied());
         entry.holdings.prefixes.extend(assigned.prefixes.iter().copied());
         entry.changed_at = now;
-        // Given again after we took it: no longer leaving.
-        for taken in self.taken.iter_mut().filter(|taken| taken.eni == *eni) {
-            taken.addresses.retain(|address| !assigned.addresses.contains(address));
-            taken.prefixes.retain(|prefix| !assigned.prefixes.contains(prefix));
-        }
         if entry.stage != Stage::Ready {
             self.enter_all(eni);
         }
         self.record_holdings(eni);
+        // Given again after we took it (and did not hear that we did): no longer leaving.
+        let taken = || self.taken.iter().filter(|taken| taken.eni == *eni);
+        let again = |address: &&Ipv4Addr| taken().any(|taken| taken.addresses.contains(address));
+        let addresses: Vec<_> = assigned.addresses.iter().filter(again).copied().collect();
+        let again = |prefix: &&Prefix| taken().any(|taken| taken.prefixes.contains(prefix));
+        let prefixes: Vec<_> = assigned.prefixes.iter().filter(again).copied().collect();
+        if !addresses.is_empty() || !prefixes.is_empty() {
+            self.resolve(eni, &addresses, &prefixes);
+        }
+    }
+
+    /// What became of these is known: they are not leaving any more.
+    fn resolve(&mut self, eni: &EniId, addresses: &[Ipv4Addr], prefixes: &[Prefix]) {
+        for taken in self.taken.iter_mut().filter(|taken| taken.eni == *eni) {
+            taken.addresses.retain(|address| !addresses.contains(address));
+            taken.prefixes.retain(|prefix| !prefixes.contains(prefix));
+        }
+        let (addresses, prefixes) = (addresses.to_vec(), prefixes.to_vec());
+        self.record(Record::Resolved { eni: eni.clone(), addresses, prefixes });
     }
 
     fn not_assigned(&mut self, eni: &EniId, supply: Supply, error: &Ec2Error, now: Timestamp) {
@@ -320,15 +334,7 @@ impl Machine {
                     self.look_at(now.plus(SETTLING));
                 } else {
                     // Not done: back into the pool with them, unless the whole interface is leaving by now.
-                    for taken in self.taken.iter_mut().filter(|taken| taken.eni == *eni) {
-                        taken.addresses.retain(|address| !addresses.contains(address));
-                        taken.prefixes.retain(|prefix| !prefixes.contains(prefix));
-                    }
-                    self.record(Record::Resolved {
-                        eni: eni.clone(),
-                        addresses: addresses.to_vec(),
-                        prefixes: prefixes.to_vec(),
-                    });
+                    self.resolve(eni, addresses, prefixes);
                     if self.enis.get(eni).is_some_and(|entry| !entry.stage.is_leaving()) {
                         self.ledger.restore(addresses);
                         let members: Vec<_> = prefixes.iter().flat_map(|prefix| prefix.addresses()).collect();

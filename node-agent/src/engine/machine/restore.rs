@@ -1,7 +1,6 @@
 //! The machine's beginning: journal, EC2 and kernel put together, for the good of the pods that run.
 
 use std::collections::{BTreeMap, BTreeSet, VecDeque};
-use std::net::Ipv4Addr;
 use std::sync::Arc;
 use std::time::Duration;
 
@@ -173,7 +172,7 @@ impl Machine {
             self.ledger.add_eni(id, index);
             if stage == Stage::Attached {
                 self.enter_all(id);
-                self.withdraw_taken(id, *at, now);
+                self.withdraw_taken(id, *at);
                 self.await_link(id, now);
             }
         }
@@ -211,14 +210,14 @@ impl Machine {
             return;
         }
         self.enter_all(&eni.id);
-        self.withdraw_taken(&eni.id, asked_at, now);
+        self.withdraw_taken(&eni.id, asked_at);
         self.merge_start(eni, asked_at, now);
         self.await_link(&eni.id, now);
     }
 
     /// A taking was begun and its end is not known, or an answer may still show what was taken: nobody gets these
     /// addresses before EC2 has been asked again.
-    fn withdraw_taken(&mut self, eni: &EniId, asked_at: Timestamp, now: Timestamp) {
+    fn withdraw_taken(&mut self, eni: &EniId, asked_at: Timestamp) {
         let taken: Vec<_> = self.taken.iter().filter(|taken| taken.eni == *eni).cloned().collect();
         for taken in taken {
             let Some(Holdings { addresses, prefixes, .. }) = self.enis.get(eni).map(|entry| &entry.holdings) else {
@@ -287,7 +286,7 @@ impl Machine {
         self.ledger.add_eni(id, index);
         if attached {
             self.enter_all(id);
-            self.withdraw_taken(id, asked_at, now);
+            self.withdraw_taken(id, asked_at);
             self.await_link(id, now);
         }
     }
