@@ -9,7 +9,7 @@ use std::path::{Path, PathBuf};
 use crate::cni::conflist::PLUGIN;
 
 /// The support script and its name, which people know from the AWS plugin.
-const SUPPORT_SCRIPT: &[u8] = include_bytes!("../support/aws-cni-support.sh");
+pub(crate) const SUPPORT_SCRIPT: &[u8] = include_bytes!("../support/aws-cni-support.sh");
 pub const SUPPORT_SCRIPT_NAME: &str = "aws-cni-support.sh";
 
 /// Copies `plugin` and the support script into `folder`. Returns what was written.

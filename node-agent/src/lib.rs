@@ -15,3 +15,5 @@ pub mod install;
 pub mod introspection;
 pub mod metrics;
 pub mod status;
+#[cfg(test)]
+mod support_bundle;

@@ -131,3 +131,26 @@ pub(super) async fn kernel(paths: &Paths) -> Result<KernelPicture, DoctorError> 
         pods: observed.pods.into_iter().map(|pod| (pod.address, pod.host_ifname.to_string())).collect(),
     })
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::introspection::fixture::served;
+
+    #[tokio::test]
+    async fn what_the_agent_serves_is_what_the_doctor_reads() {
+        let picture = ledger(served().await).await.unwrap();
+        let address = Ipv4Addr::new(10, 0, 1, 10);
+        assert_eq!(picture.pods.get(&address).map(String::as_str), Some("db-0_default_container-db-0"));
+        let second: EniId = "eni-1".parse().unwrap();
+        assert_eq!((picture.enis.len(), picture.enis[&second].len(), picture.pods.len()), (2, 3, 3));
+        assert!(picture.other_enis.is_empty());
+    }
+
+    #[tokio::test]
+    async fn an_agent_that_is_away_is_said() {
+        let nobody = tokio::net::TcpListener::bind("127.0.0.1:0").await.unwrap().local_addr().unwrap();
+        let error = ledger(nobody).await.unwrap_err().to_string();
+        assert!(error.contains("is it running on this node?"), "{error}");
+    }
+}

@@ -20,3 +20,25 @@ pub fn serve_pages(server: AdminServer, snapshots: watch::Receiver<Arc<PoolSnaps
         pages::page(path, &snapshot).map(|page| Answer::json(page.to_string()))
     })
 }
+
+#[cfg(test)]
+pub(crate) mod fixture {
+    //! The pages of the status fixture's snapshot, served.
+
+    use enipool_daemon::Readiness;
+    use prometheus_client::registry::Registry;
+    use tokio::net::TcpListener;
+    use tokio_util::sync::CancellationToken;
+
+    use super::*;
+
+    /// Serves on a free port of this host until the runtime ends.
+    pub(crate) async fn served() -> std::net::SocketAddr {
+        let listener = TcpListener::bind("127.0.0.1:0").await.unwrap();
+        let address = listener.local_addr().unwrap();
+        let (_, snapshots) = watch::channel(Arc::new(crate::status::fixture::snapshot()));
+        let admin = AdminServer::new(Readiness::new()).metrics(Arc::new(Registry::default()));
+        tokio::spawn(serve_pages(admin, snapshots).serve(listener, CancellationToken::new()));
+        address
+    }
+}
