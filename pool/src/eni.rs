@@ -146,3 +146,115 @@ pub fn is_orphan(eni: &Eni, instance: &InstanceId, remembered: impl Fn(&EniId) -
         && eni.tags.contains_key(TAG_INTENT)
         && !remembered(&eni.id)
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::ec2::{Attachment, EniStatus};
+    use crate::id::Zone;
+
+    fn me() -> InstanceId {
+        "i-1".parse().unwrap()
+    }
+
+    /// One that the pool made, at device index 2.
+    fn ours() -> Eni {
+        let attachment = Attachment {
+            id: "eni-attach-1".parse().unwrap(),
+            instance: Some(me()),
+            device_index: 2,
+            network_card: 0,
+            delete_on_termination: true,
+        };
+        Eni {
+            id: "eni-1".parse().unwrap(),
+            status: EniStatus::InUse,
+            interface_type: InterfaceType::Interface,
+            mac: "0a:00:00:00:00:01".parse().unwrap(),
+            vpc: "vpc-1".parse().unwrap(),
+            subnet: "subnet-1".parse().unwrap(),
+            zone: Zone::new("eu-west-1a"),
+            primary_ip: [10, 0, 0, 4].into(),
+            secondary_ips: Vec::new(),
+            prefixes: Vec::new(),
+            security_groups: Vec::new(),
+            attachment: Some(attachment),
+            description: String::new(),
+            tags: tags(&Tags::new(), "prod", "node-1", &me(), &ClientToken::new("intent-1"), "2026-01-01T00:00:00Z"),
+        }
+    }
+
+    /// What it is after `change`: `None` for ours, or why it is left alone.
+    fn after(change: impl FnOnce(&mut Eni)) -> Option<&'static str> {
+        let mut eni = ours();
+        change(&mut eni);
+        match role(&eni, &me(), false) {
+            Role::Pods => None,
+            Role::Foreign(why) => Some(why),
+        }
+    }
+
+    #[test]
+    fn what_is_not_the_pools_is_left_alone_and_the_reason_is_said() {
+        assert_eq!(after(|_| {}), None);
+        let because = |change: fn(&mut Eni), word: &str| {
+            let why = after(change).unwrap_or_else(|| panic!("taken for ours, although: {word}"));
+            assert!(why.contains(word), "{why}");
+        };
+        because(|eni| eni.interface_type = InterfaceType::Trunk, "trunk");
+        because(|eni| eni.interface_type = InterfaceType::Efa, "Elastic Fabric Adapter");
+        because(|eni| eni.interface_type = InterfaceType::Other, "another AWS service");
+        because(|eni| eni.attachment.as_mut().unwrap().network_card = 1, "network card");
+        because(|eni| eni.attachment = None, "not attached");
+        because(|eni| drop(eni.tags.insert(TAG_NO_MANAGE.into(), "True".into())), "no_manage");
+        because(|eni| drop(eni.tags.insert(TAG_INSTANCE.into(), "i-2".into())), "another instance");
+        because(|eni| eni.tags.clear(), "no tag of the pool");
+    }
+
+    #[test]
+    fn the_primary_is_always_ours_and_has_no_tags() {
+        assert_eq!(
+            after(|eni| {
+                eni.tags.clear();
+                eni.attachment.as_mut().unwrap().device_index = 0;
+            }),
+            None
+        );
+    }
+
+    #[test]
+    fn untagged_interfaces_are_used_only_when_asked_for_and_other_peoples_never() {
+        let mut eni = ours();
+        eni.tags.clear();
+        assert_eq!(role(&eni, &me(), true), Role::Pods);
+        eni.tags.insert(TAG_NO_MANAGE.into(), "true".into());
+        assert!(matches!(role(&eni, &me(), true), Role::Foreign(_)));
+        eni.tags = [(TAG_INSTANCE.to_owned(), "i-2".to_owned())].into();
+        assert!(matches!(role(&eni, &me(), true), Role::Foreign(_)));
+    }
+
+    #[test]
+    fn tags_of_people_do_not_replace_those_that_the_pool_lives_by() {
+        let extra: Tags = [(TAG_INSTANCE.to_owned(), "i-2".to_owned()), ("team".to_owned(), "net".to_owned())].into();
+        let tags = tags(&extra, "", "node-1", &me(), &ClientToken::new("intent-1"), "2026-01-01T00:00:00Z");
+        assert_eq!(tags.get(TAG_INSTANCE).map(String::as_str), Some("i-1"));
+        assert_eq!(tags.get("team").map(String::as_str), Some("net"));
+        assert!(!tags.contains_key(TAG_CLUSTER), "an empty value says nothing");
+    }
+
+    #[test]
+    fn only_what_this_instance_made_and_forgot_is_an_orphan() {
+        let unattached = |change: fn(&mut Eni)| {
+            let mut eni = ours();
+            eni.attachment = None;
+            change(&mut eni);
+            eni
+        };
+        let orphan = |eni: &Eni| is_orphan(eni, &me(), |_| false);
+        assert!(orphan(&unattached(|_| {})));
+        assert!(!is_orphan(&unattached(|_| {}), &me(), |_| true), "one that is remembered is under way");
+        assert!(!orphan(&ours()), "it is attached");
+        assert!(!orphan(&unattached(|eni| drop(eni.tags.remove(TAG_INTENT)))), "made by something else");
+        assert!(!orphan(&unattached(|eni| drop(eni.tags.insert(TAG_INSTANCE.into(), "i-2".into())))));
+    }
+}
