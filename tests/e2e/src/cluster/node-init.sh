@@ -14,6 +14,15 @@ mount -t sysfs sysfs /sys
 mount --rbind "$root/cgroup" /sys/fs/cgroup
 umount -l "$root/cgroup"
 
+# The kubelet sets these for its whole machine: here it writes to the node's own copies.
+mkdir -p "$root/sysctl"
+for name in vm/overcommit_memory vm/panic_on_oom kernel/panic kernel/panic_on_oops kernel/keys/root_maxkeys kernel/keys/root_maxbytes; do
+  [ -e "/proc/sys/$name" ] || continue
+  copy=$root/sysctl/$(echo "$name" | tr / .)
+  cat "/proc/sys/$name" >"$copy"
+  mount --bind "$copy" "/proc/sys/$name"
+done
+
 # Where kubelet, CNI and logs live on every node. The folders below must exist on the machine; they stay empty there.
 for dir in /etc/cni /opt/cni /var/lib/cni /var/lib/kubelet /var/log; do
   mkdir -p "$dir" "$root$dir"
