@@ -48,7 +48,7 @@ images: build ## Build the container images (OCI archives for `ctr images import
 	@$(OUT)/release/images target/images
 .PHONY: generate
 generate: ## Write the generated files anew: CRDs, and the manifest of the chart
-	cargo run -q -p enipool-crds --bin crdgen
+	cargo run $(filter-out --workspace,$(FLAGS)) -q -p enipool-crds --bin crdgen
 	$(MAKE) manifest
 .PHONY: manifest
 manifest: ## Write deploy/enipool.yaml anew: the chart as one manifest (needs `make tools`)
@@ -70,7 +70,7 @@ check-boundaries: ## Fail when a crate depends on what it must not (DESIGN: the 
 	@.ci/boundaries
 .PHONY: verify-generated
 verify-generated: ## Fail when the CRDs are not what the Rust types say
-	@cargo run -q -p enipool-crds --bin crdgen -- --check
+	@cargo run $(filter-out --workspace,$(FLAGS)) -q -p enipool-crds --bin crdgen -- --check
 .PHONY: helm-lint
 helm-lint: ## Check the chart: what values make of it, what it refuses, its rendering (needs `make tools`)
 	@PATH=$(BIN):$$PATH deploy/helm/check.sh
