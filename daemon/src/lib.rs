@@ -1,8 +1,10 @@
-//! What both daemons, operator and node agent, need at their rim: logs, the admin server, readiness and an orderly end.
+//! What both daemons, operator and node agent, need at their rim: arguments, logs, the admin server, readiness and an
+//! orderly end.
 //!
 //! It knows neither Kubernetes nor AWS nor addresses, and decides nothing.
 
 pub mod admin;
+pub mod arguments;
 pub mod logging;
 pub mod readiness;
 pub mod shutdown;

@@ -77,6 +77,14 @@ pub enum LogError {
     Twice,
 }
 
+/// Checks levels by target as [`LogOptions::filter`] takes them: for arguments, which are refused by name.
+pub fn filter(text: &str) -> Result<String, String> {
+    match EnvFilter::builder().parse(text) {
+        Ok(_) => Ok(text.into()),
+        Err(error) => Err(format!("{error} (expected levels such as info,enipool_agent=debug)")),
+    }
+}
+
 /// Keeps the log files open; what is still waiting for the disk is written when it is dropped. Hold it in `main`.
 #[derive(Debug)]
 pub struct LogGuard {

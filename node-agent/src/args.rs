@@ -6,8 +6,9 @@ use std::path::PathBuf;
 use std::time::Duration;
 
 use clap::builder::NonEmptyStringValueParser;
-use clap::{ArgAction, Args as ClapArgs, Parser, Subcommand};
-use enipool_daemon::LogFormat;
+use clap::error::ErrorKind;
+use clap::{ArgAction, Args as ClapArgs, CommandFactory as _, Parser, Subcommand};
+use enipool_daemon::{LogFormat, arguments, logging};
 use enipool_pool::ec2::Tags;
 use enipool_pool::targets::{Addressing, Policy, TargetError, Targets};
 use ipnet::Ipv4Net;
@@ -22,6 +23,23 @@ use crate::status::wishes::{HostWishes, Wishes};
 pub struct Args {
     #[command(subcommand)]
     pub command: Command,
+}
+
+impl Args {
+    /// Reads flags and environment. What is not understood ends the process with its name, before anything is started.
+    pub fn of_process() -> Self {
+        arguments::parse::<Self>().checked().unwrap_or_else(|error| error.exit())
+    }
+
+    /// Refuses what the pool's rules do not allow, too.
+    fn checked(self) -> Result<Self, clap::Error> {
+        match &self.command {
+            Command::Run(run) => run.wishes().map(drop),
+            Command::Install(_) | Command::Doctor(_) | Command::Cleanup(_) => Ok(()),
+        }
+        .map_err(|error| Self::command().error(ErrorKind::ValueValidation, error))?;
+        Ok(self)
+    }
 }
 
 const LONG_ABOUT: &str = "\
@@ -115,7 +133,7 @@ pub struct RunArgs {
     #[arg(long, env = "ENIPOOL_LOG_FILES", default_value_t = 48, value_parser = clap::value_parser!(u16).range(1..=1000))]
     pub log_files: u16,
     /// Levels, as in `info,enipool_agent=debug`.
-    #[arg(long, env = "ENIPOOL_LOG", default_value = "info")]
+    #[arg(long, env = "ENIPOOL_LOG", default_value = "info", value_parser = logging::filter)]
     pub log: String,
     /// text or json.
     #[arg(long, env = "ENIPOOL_LOG_FORMAT", default_value_t = LogFormat::Text)]
@@ -306,7 +324,7 @@ mod tests {
 
     fn run(extra: &[&str]) -> Result<RunArgs, String> {
         let line = ["enipool-agent", "run", "--node-name", "n"].iter().chain(extra);
-        match Args::try_parse_from(line) {
+        match arguments::try_parse(line).and_then(Args::checked) {
             Ok(Args { command: Command::Run(run) }) => Ok(*run),
             Ok(other) => Err(format!("{other:?}")),
             Err(error) => Err(error.to_string()),
@@ -322,12 +340,13 @@ mod tests {
             (["--exclude-snat-cidrs", "10.0.0.0/99"], "--exclude-snat-cidrs"),
             (["--additional-eni-tags", "{\"aws:x\":\"y\"}"], "--additional-eni-tags"),
             (["--veth-prefix", "eth"], "--veth-prefix"),
+            (["--log", "agent=loud"], "--log"),
+            (["--warm-ip-target", "five"], "WARM_IP_TARGET"),
+            (["--max-eni", "-1"], "MAX_ENI"),
         ] {
             let error = run(&[&format!("{}={}", flags[0], flags[1])]).unwrap_err();
             assert!(error.contains(name), "{error}");
         }
-        let error = run(&["--warm-ip-target=five"]).unwrap().wishes().unwrap_err().to_string();
-        assert!(error.contains("WARM_IP_TARGET"), "{error}");
     }
 
     #[test]

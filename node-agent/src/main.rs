@@ -2,13 +2,12 @@
 
 use std::process::ExitCode;
 
-use clap::Parser;
 use enipool_agent::app::{self, AppError};
 use enipool_agent::args::{Args, Command};
 use enipool_agent::{cleanup, doctor, install};
 
 fn main() -> ExitCode {
-    match run(Args::parse().command) {
+    match run(Args::of_process().command) {
         Ok(code) => code,
         Err(error) => {
             // `{:#}` names the causes too, on one line.

@@ -1,10 +1,13 @@
 //! Flags and environment, parsed once. A wrong value stops the process with the flag's name.
 
 use std::net::SocketAddr;
-use std::path::PathBuf;
+use std::path::Path;
 
 use clap::Parser;
-use enipool_daemon::LogFormat;
+use enipool_crds::ENIPoolClassSpec;
+use enipool_daemon::{LogFormat, logging};
+
+use crate::default_class::{self, FileError};
 
 /// Plans how many network interfaces and addresses each node of the cluster holds (one ENIPool per Node), and deletes
 /// ENIs whose node is gone. AWS region, endpoint and credentials come from the AWS SDK's own environment variables and
@@ -13,11 +16,11 @@ use enipool_daemon::LogFormat;
 #[command(name = "enipool-operator", version)]
 pub struct Args {
     /// Namespace of the leader election's Lease.
-    #[arg(long, env = "POD_NAMESPACE", default_value = "kube-system")]
+    #[arg(long, env = "POD_NAMESPACE", default_value = "kube-system", value_parser = not_empty)]
     pub namespace: String,
 
     /// Name of the leader election's Lease.
-    #[arg(long, env = "LEASE_NAME", default_value = "enipool-operator")]
+    #[arg(long, env = "LEASE_NAME", default_value = "enipool-operator", value_parser = not_empty)]
     pub lease: String,
 
     /// Name of this replica in the Lease. Must be unique among the replicas: the pod's name.
@@ -30,8 +33,8 @@ pub struct Args {
     pub cluster_name: String,
 
     /// File with the spec of the class `default` (YAML), applied at start.
-    #[arg(long, env = "DEFAULT_CLASS_FILE")]
-    pub default_class_file: Option<PathBuf>,
+    #[arg(long = "default-class-file", env = "DEFAULT_CLASS_FILE", value_name = "FILE", value_parser = class_file)]
+    pub default_class: Option<ENIPoolClassSpec>,
 
     /// Share of the account's EC2 request rate that the pool may use, in percent; the rest is left to others.
     #[arg(long, env = "EC2_SHARE", default_value_t = 80, value_parser = clap::value_parser!(u32).range(1..=100))]
@@ -46,12 +49,16 @@ pub struct Args {
     pub log_format: LogFormat,
 
     /// Log levels, as in `info,enipool_operator=debug`.
-    #[arg(long, env = "LOG_LEVEL", default_value = "info")]
+    #[arg(long, env = "LOG_LEVEL", default_value = "info", value_parser = logging::filter)]
     pub log_level: String,
 }
 
 fn not_empty(text: &str) -> Result<String, String> {
     if text.is_empty() { Err("must not be empty".into()) } else { Ok(text.into()) }
+}
+
+fn class_file(path: &str) -> Result<ENIPoolClassSpec, FileError> {
+    default_class::read(Path::new(path))
 }
 
 #[cfg(test)]
@@ -62,7 +69,14 @@ mod tests {
 
     #[test]
     fn a_wrong_value_is_refused_with_the_flags_name() {
-        for (flag, value) in [("--ec2-share", "101"), ("--admin-address", "here"), ("--log-format", "loud")] {
+        for (flag, value) in [
+            ("--ec2-share", "101"),
+            ("--admin-address", "here"),
+            ("--log-format", "loud"),
+            ("--log-level", "operator=loud"),
+            ("--namespace", ""),
+            ("--default-class-file", "/no/such/file"),
+        ] {
             let error = Args::try_parse_from(["enipool-operator", "--identity", "a", flag, value]).unwrap_err();
             assert!(error.to_string().contains(flag), "{error}");
         }

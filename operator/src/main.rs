@@ -1,14 +1,13 @@
 //! The operator's process: arguments, logs, AWS, and then [`enipool_operator::run`].
 
 use anyhow::Context as _;
-use clap::Parser as _;
 use enipool_cloud::Options;
-use enipool_daemon::{LogOptions, Shutdown, logging};
+use enipool_daemon::{LogOptions, Shutdown, arguments, logging};
 use enipool_operator::{Args, run};
 
 #[tokio::main]
 async fn main() -> anyhow::Result<()> {
-    let args = Args::parse();
+    let args = arguments::parse::<Args>();
     // The client logs each failed call before we do, without saying which; ours are told once, with their reason.
     let filter = format!("{},kube_client::client::builder=off", args.log_level);
     let _log = logging::init(&LogOptions { format: args.log_format, filter, files: Vec::new() })?;

@@ -32,7 +32,7 @@ const KINDS: [&str; 2] = ["enipools", "enipoolclasses"];
 
 /// Runs until a signal, or until something breaks that a new start may mend (the Lease is lost, a watch ended).
 pub async fn run<E: Ec2>(args: Args, client: Client, ec2: E, shutdown: Shutdown) -> anyhow::Result<()> {
-    let class = args.default_class_file.as_deref().map(default_class::read).transpose()?;
+    let class = args.default_class.clone();
     let mut registry = Registry::default();
     let metrics = Metrics::register(&mut registry);
     let readiness = Readiness::new();

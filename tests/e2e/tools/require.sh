@@ -14,24 +14,31 @@ need() { command -v "$1" >/dev/null || packages+=("$2"); }
 need cc build-essential
 need make build-essential
 need musl-gcc musl-tools
-need runc runc
-need nft nftables
-need conntrack conntrack
-need iptables iptables
-need ip iproute2
-need ethtool ethtool
-need nsenter util-linux
-need mount mount
-need curl curl
 [ -f /etc/ssl/certs/ca-certificates.crt ] || packages+=(ca-certificates)
 python3 -c 'import ensurepip' 2>/dev/null || packages+=(python3-venv)
-# The dynamic busybox would not run in an image that holds nothing else.
-{ command -v busybox >/dev/null && ! ldd "$(command -v busybox)" >/dev/null 2>&1; } || packages+=(busybox-static)
-
 command -v cargo >/dev/null || missing+=("Rust: https://rustup.rs (rust-toolchain.toml then picks the version)")
-command -v go >/dev/null || missing+=("Go 1.26 or newer: https://go.dev/dl")
+# Network namespaces, the demo and the scenarios are left out without root: then nothing is missing for them.
+if [ "$(id -u)" = 0 ]; then
+  need runc runc
+  need nft nftables
+  need conntrack conntrack
+  need iptables iptables
+  need ip iproute2
+  need ethtool ethtool
+  need nsenter util-linux
+  need mount mount
+  need curl curl
+  # The dynamic busybox would not run in an image that holds nothing else.
+  { command -v busybox >/dev/null && ! ldd "$(command -v busybox)" >/dev/null 2>&1; } || packages+=(busybox-static)
+  command -v go >/dev/null || missing+=("Go 1.26 or newer: https://go.dev/dl")
+fi
 musl_target=1
 if command -v rustup >/dev/null; then
+  # Some rustups do not fetch the toolchain of rust-toolchain.toml by themselves.
+  if [ "$install" = 1 ] && ! rustc --version >/dev/null 2>&1; then
+    echo "installing the Rust toolchain of rust-toolchain.toml" >&2
+    rustup toolchain install >&2 || missing+=("the Rust toolchain of rust-toolchain.toml: rustup toolchain install")
+  fi
   rustup target list --installed 2>/dev/null | grep -qx "$target" || musl_target=0
 elif command -v rustc >/dev/null; then
   [ -d "$(rustc --print sysroot)/lib/rustlib/$target" ] || missing+=("Rust's standard library for $target")
