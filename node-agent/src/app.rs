@@ -35,8 +35,9 @@ use crate::status::writer::Writer;
 
 /// Name of the network in the CNI configuration. Attachments are known by it: it never changes.
 pub const NETWORK: &str = "enipool";
-/// Time for calls and EC2 mutations under way when the agent is told to stop: the kubelet's grace is 30 s by default.
-const GRACE: Duration = Duration::from_secs(20);
+/// Time for calls and EC2 mutations under way when the agent is told to stop. The chart gives the pod 10 s before it is
+/// killed; nothing is lost then either, but the log would not say what was under way.
+const GRACE: Duration = Duration::from_secs(8);
 /// Pause before the API server is looked for again at the start.
 const CLIENT_RETRY: Duration = Duration::from_secs(10);
 
@@ -187,8 +188,9 @@ pub async fn run<E: Ec2, I: Imds>(args: RunArgs, ec2: E, imds: I) -> Result<(), 
 
     shutdown.token().cancelled().await;
     tracing::info!("stopping");
+    let end = tokio::time::Instant::now() + GRACE;
     let outcome = shutdown.finish(GRACE).await;
-    if tokio::time::timeout(GRACE, engine.task).await.is_err() {
+    if tokio::time::timeout_at(end, engine.task).await.is_err() {
         tracing::warn!("EC2 calls are still under way; the next start finds out how they ended");
     }
     Ok(outcome?)

@@ -294,3 +294,21 @@ async fn new_security_groups_reach_the_interfaces_that_exist_but_never_the_prima
         }
     });
 }
+
+#[tokio::test(start_paused = true)]
+async fn with_custom_networking_no_pod_gets_an_address_of_the_primary_interface() {
+    let mut config = warm_ips(2);
+    config.policy.use_primary_eni = false;
+    let node = Node::start(SimConfig::instant(), "m5.large", config).await;
+    for n in 0..18 {
+        let lease = node.pool.acquire(key(n), pod(n), in_seconds(60)).await.unwrap();
+        assert_ne!(lease.device_index, 0, "pod {n} has {}", lease.address);
+    }
+    let error = node.pool.acquire(key(18), pod(18), in_seconds(10)).await.unwrap_err();
+    assert!(matches!(error.label(), "MaxPods" | "InstanceLimit"), "{error}");
+    node.settle().await;
+    let snapshot = node.pool.snapshot().borrow().clone();
+    let primary = snapshot.enis.iter().find(|eni| eni.device_index == Some(0)).unwrap();
+    assert_eq!((primary.counts.assigned, primary.gives), (0, false));
+    assert_eq!(snapshot.counts.assigned, 18);
+}

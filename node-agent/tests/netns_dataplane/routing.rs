@@ -1,9 +1,9 @@
 //! Where packets go: to pods of the node, out by the right ENI, out of the VPC.
 
-use enipool_agent::dataplane::{Randomization, Snat};
+use enipool_agent::dataplane::{PodSpec, Randomization, Snat};
 
 use crate::lab::{Netns, can_run};
-use crate::traffic::{tcp, udp};
+use crate::traffic::{datagram, tcp, udp};
 use crate::vpc::{INTERNET, Node, PEERED, Pod, Vpc};
 
 #[test]
@@ -293,4 +293,41 @@ fn host_routes_that_dhcp_leaves_in_the_main_table_do_not_catch_pods_of_other_int
         assert_eq!(udp(&pod.netns, &resolver.netns, name_server), Ok(pod.address));
         assert_eq!(vpc.dropped(), 0);
     });
+}
+
+#[test]
+fn jumbo_frames_travel_whole_between_pods_of_different_nodes() {
+    if !can_run("jumbo_frames_travel_whole_between_pods_of_different_nodes") {
+        return;
+    }
+    const MTU: u32 = 9001;
+    let vpc = Vpc::new();
+    let (mut one, mut two) = (Node::new(&vpc, 1, 1), Node::new(&vpc, 2, 1));
+    vpc.router.sh("for link in $(ip -o link | grep -o 'port[0-9]*'); do ip link set $link mtu 9001; done");
+    (one.state.mtu, two.state.mtu) = (MTU, MTU);
+    let here = Pod::new("here", one.state.secondary[0].addresses[0]);
+    let there = Pod::new("there", two.state.secondary[0].addresses[0]);
+    one.with_dataplane(async |dataplane| {
+        dataplane.ensure_host(&one.state).await.unwrap();
+        dataplane.add_pod(&PodSpec { mtu: MTU, ..here.spec() }).await.unwrap();
+        two.with_dataplane(async |dataplane| {
+            dataplane.ensure_host(&two.state).await.unwrap();
+            dataplane.add_pod(&PodSpec { mtu: MTU, ..there.spec() }).await.unwrap();
+            // Less the headers of IP and UDP.
+            assert_eq!(datagram(&here.netns, &there.netns, there.address, 9001 - 28), Ok(here.address));
+            assert_eq!(fragments_received(&there.netns), 0);
+            assert_eq!(datagram(&here.netns, &there.netns, there.address, 9001 - 27), Ok(here.address));
+            assert_eq!(fragments_received(&there.netns), 2, "one byte more takes two");
+        });
+        assert_eq!(vpc.dropped(), 0);
+    });
+}
+
+/// Fragments that reached the namespace.
+fn fragments_received(netns: &Netns) -> u64 {
+    let counters = netns.sh("grep ^Ip: /proc/self/net/snmp");
+    let mut lines = counters.lines().map(|line| line.split(' '));
+    let (names, values) = (lines.next().unwrap(), lines.next().unwrap());
+    let found = names.zip(values).find(|(name, _)| *name == "ReasmReqds");
+    found.map(|(_, value)| value.parse().unwrap()).unwrap()
 }

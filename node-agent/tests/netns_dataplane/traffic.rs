@@ -29,6 +29,19 @@ pub(crate) fn udp(from: &Netns, to: &Netns, address: Ipv4Addr) -> Result<Ipv4Add
     }
 }
 
+/// Sends one datagram of `size` bytes. Returns its source as the receiver saw it.
+pub(crate) fn datagram(from: &Netns, to: &Netns, address: Ipv4Addr, size: usize) -> Result<Ipv4Addr, String> {
+    let server = to.run(|| UdpSocket::bind((address, 0)).unwrap());
+    server.set_read_timeout(Some(PATIENCE)).unwrap();
+    let client = from.run(|| UdpSocket::bind((Ipv4Addr::UNSPECIFIED, 0)).unwrap());
+    client.send_to(&vec![7; size], server.local_addr().unwrap()).map_err(|error| format!("not sent: {error}"))?;
+    let mut buffer = vec![0; size + 1];
+    match server.recv_from(&mut buffer).map_err(|error| format!("nothing arrived: {error}"))? {
+        (length, SocketAddr::V4(seen)) if length == size => Ok(*seen.ip()),
+        (length, seen) => Err(format!("{length} bytes from {seen}")),
+    }
+}
+
 /// A process that another test is just starting may hold a copy of the last listener until it executes its program.
 fn listen(port: u16) -> TcpListener {
     let start = Instant::now();
