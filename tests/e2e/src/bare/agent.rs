@@ -94,10 +94,17 @@ impl Agent {
     /// Waits until at least `count` addresses are free for pods.
     pub fn wait_for_free(&mut self, count: u64) -> Result<()> {
         self.wait(&format!("{count} free addresses"), |agent| {
-            let enis = agent.get("/v1/enis")?;
-            let figure = |key: &str| enis[key].as_u64().with_context(|| format!("/v1/enis has no {key}"));
-            Ok(figure("TotalIPs")?.saturating_sub(figure("AssignedIPs")?) >= count)
+            Ok(agent.count("TotalIPs")?.saturating_sub(agent.count("AssignedIPs")?) >= count)
         })
+    }
+
+    /// Waits until `count` addresses are in use by pods.
+    pub fn wait_for_assigned(&mut self, count: u64) -> Result<()> {
+        self.wait(&format!("{count} addresses in use"), |agent| Ok(agent.count("AssignedIPs")? == count))
+    }
+
+    fn count(&self, key: &str) -> Result<u64> {
+        self.get("/v1/enis")?[key].as_u64().with_context(|| format!("/v1/enis has no {key}"))
     }
 
     /// Stops the agent as the kubelet does and starts it again. Returns the time from its start until it serves.

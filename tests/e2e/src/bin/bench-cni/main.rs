@@ -56,6 +56,7 @@ async fn main() -> Result<()> {
 
 async fn measure(args: &Args, fabric: &Fabric) -> Result<Report> {
     let large = fabric.launch_node(NodeSpec::new("large", "m5.16xlarge")).await?;
+    let quiet = fabric.launch_node(NodeSpec::new("quiet", "m5.16xlarge")).await?;
     let filled = fabric.launch_node(NodeSpec::new("filled", "m5.large")).await?;
     let fresh = fabric.launch_node(NodeSpec::new("fresh", "m5.large")).await?;
     let bench = Bench {
@@ -74,7 +75,7 @@ async fn measure(args: &Args, fabric: &Fabric) -> Result<Report> {
             supply::fill(sim, bench.spec(&filled, &[]), &mut report)?;
             supply::burst(sim, bench.spec(&fresh, &[]), &mut report)?;
         }
-        bench.plugins(&large, &mut report)?;
+        bench.plugins(&large, &quiet, &mut report)?;
         Ok(report)
     });
     // Best effort: what stays is below /run and named after the run.
@@ -108,8 +109,8 @@ impl Bench<'_> {
         }
     }
 
-    /// Everything that is measured on one large node with a full pool, beside a node of the reference.
-    fn plugins(&self, node: &Node, report: &mut Report) -> Result<()> {
+    /// Everything that is measured on large nodes with a full pool, beside a node of the reference.
+    fn plugins(&self, node: &Node, quiet: &Node, report: &mut Report) -> Result<()> {
         let env = [("WARM_IP_TARGET", "700"), ("IP_COOLDOWN_PERIOD", "1")];
         let mut agent = self.spec(node, &env).start()?;
         agent.wait_for_free(700)?;
@@ -123,7 +124,10 @@ impl Bench<'_> {
         one_at_a_time(&ours, &theirs, self.args.rounds, report)?;
         twenty_at_once(&ours, &theirs, report)?;
         if !self.args.quick {
-            crowd(&agent, &ours, report)?;
+            let mut other = self.spec(quiet, &env).start()?;
+            other.wait_for_free(700)?;
+            crowd(&agent, &other, &self.run, report)?;
+            other.stop()?;
         }
         agent.stop()
     }
@@ -160,37 +164,38 @@ fn twenty_at_once(ours: &Contender, theirs: &Contender, report: &mut Report) -> 
     Ok(())
 }
 
-/// The same node with ever more pods on it: what the first pods pay for the others.
-fn crowd(agent: &Agent, ours: &Contender, report: &mut Report) -> Result<()> {
-    let round_trips = |pods: &[latency::Pod]| -> Result<f64> {
-        let [client, server, ..] = pods else { anyhow::bail!("two pods are needed") };
-        let figures: Result<Vec<f64>> = (0..5).map(|_| rtt::median_us(client, server, 4000)).collect();
-        Ok(median(figures?))
-    };
-    let add = || -> Result<figures::Sample> { Ok(in_turns(&[ours], 5, BATCH)?.remove(0).add) };
+/// What a pod pays for the others of its node: a node with 250 pods in turn with one that has few. In turn and not one
+/// after the other on a single node: a shared machine changes its pace within seconds.
+fn crowd(crowded: &Agent, quiet: &Agent, run: &str, report: &mut Report) -> Result<()> {
+    println!("a crowded node and a quiet one, in turn");
+    let many = Contender::of(crowded, &format!("enp-cni-{run}-many"));
+    let few = Contender::of(quiet, &format!("enp-cni-{run}-few"));
+    let mut many_pods = many.bring_up(200)?;
+    report.figure("agent_rss_200_pods_mb", crowded.rss_mb()?, Goal::AtMost(24.0));
+    many_pods.extend(many.bring_up(50)?);
+    let mut few_pods = few.bring_up(2)?;
+    let (mut rtt_few, mut rtt_many) = (Vec::new(), Vec::new());
+    for _ in 0..9 {
+        rtt_few.push(round_trip(&few_pods)?);
+        rtt_many.push(round_trip(&many_pods)?);
+    }
+    few_pods.extend(few.bring_up(8)?);
+    let times = in_turns(&[&few, &many], 10, BATCH)?;
+    few.take_down(few_pods)?;
+    many.take_down(many_pods)?;
 
-    println!("a node that fills up");
-    let mut pods = ours.bring_up(2)?;
-    let mut rtt_2 = vec![round_trips(&pods)?];
-    pods.extend(ours.bring_up(8)?);
-    let mut add_10 = add()?;
-    pods.extend(ours.bring_up(190)?);
-    report.figure("agent_rss_200_pods_mb", agent.rss_mb()?, Goal::AtMost(24.0));
-    pods.extend(ours.bring_up(50)?);
-    let add_250 = add()?;
-    let rtt_250 = round_trips(&pods)?;
-    // And back: the machine may have changed its pace meanwhile.
-    ours.take_down(pods.split_off(10))?;
-    add_10.extend(add()?);
-    ours.take_down(pods.split_off(2))?;
-    rtt_2.push(round_trips(&pods)?);
-    ours.take_down(pods)?;
-
-    let (few, many) = (add_10.percentile(50), add_250.percentile(50));
-    println!("  ADD p50 at 10 pods {few:.2} ms, at 250 pods {many:.2} ms");
+    let [few, many] = times.as_slice() else { anyhow::bail!("two nodes have two times") };
+    let (few, many) = (few.add.percentile(50), many.add.percentile(50));
+    println!("  ADD p50 with 10 pods {few:.2} ms, with 250 pods {many:.2} ms");
     report.figure("add_p50_250_pods_vs_10", many / few, Goal::AtMost(1.2));
-    let rtt_2 = rtt_2.iter().sum::<f64>() / 2.0;
-    println!("  UDP round trip with 2 pods {rtt_2:.1} µs, with 250 pods {rtt_250:.1} µs");
-    report.figure("udp_rtt_250_pods_vs_2", rtt_250 / rtt_2, Goal::AtMost(1.05));
+    let (few, many) = (median(rtt_few), median(rtt_many));
+    println!("  UDP round trip with 2 pods {few:.1} µs, with 250 pods {many:.1} µs");
+    report.figure("udp_rtt_250_pods_vs_2", many / few, Goal::AtMost(1.05));
     Ok(())
+}
+
+/// Between the first pod and the last.
+fn round_trip(pods: &[latency::Pod]) -> Result<f64> {
+    let [client, .., server] = pods else { anyhow::bail!("two pods are needed") };
+    rtt::median_us(client, server, 3000)
 }
