@@ -91,10 +91,13 @@ impl Agent {
         Ok(kib * 1024.0 / 1e6)
     }
 
-    /// Waits until at least `count` addresses are free for pods.
+    /// Waits until at least `count` addresses can be given to pods at once: their interfaces are set up.
     pub fn wait_for_free(&mut self, count: u64) -> Result<()> {
+        const METRIC: &str = "enipool_addresses_available ";
         self.wait(&format!("{count} free addresses"), |agent| {
-            Ok(agent.count("TotalIPs")?.saturating_sub(agent.count("AssignedIPs")?) >= count)
+            let metrics = agent.fetch("/metrics")?;
+            let value = metrics.lines().find_map(|line| line.strip_prefix(METRIC));
+            Ok(value.with_context(|| format!("no {METRIC}"))?.trim().parse::<u64>()? >= count)
         })
     }
 
@@ -159,15 +162,20 @@ impl Agent {
 
     /// What introspection answers.
     pub fn get(&self, path: &str) -> Result<serde_json::Value> {
+        let body = self.fetch(path)?;
+        serde_json::from_str(&body).with_context(|| format!("{path} is not JSON: {body}"))
+    }
+
+    fn fetch(&self, path: &str) -> Result<String> {
         pods::inside(&self.spec.netns, || {
             let mut stream = TcpStream::connect((Ipv4Addr::LOCALHOST, INTROSPECTION_PORT))?;
             stream.set_read_timeout(Some(Duration::from_secs(5)))?;
-            write!(stream, "GET {path} HTTP/1.1\r\nHost: localhost\r\nConnection: close\r\n\r\n")?;
+            write!(stream, "GET {path} HTTP/1.0\r\nHost: localhost\r\n\r\n")?;
             let mut answer = Vec::new();
             stream.read_to_end(&mut answer)?;
             let text = String::from_utf8(answer)?;
             let (_, body) = text.split_once("\r\n\r\n").context("no HTTP answer")?;
-            serde_json::from_str(body).with_context(|| format!("{path} is not JSON: {body}"))
+            Ok(body.to_owned())
         })
     }
 }

@@ -180,7 +180,8 @@ fn crowd(crowded: &Agent, quiet: &Agent, run: &str, report: &mut Report) -> Resu
         rtt_many.push(round_trip(&many_pods)?);
     }
     few_pods.extend(few.bring_up(8)?);
-    let times = in_turns(&[&few, &many], 10, BATCH)?;
+    // Short turns: both see the same weather.
+    let times = in_turns(&[&few, &many], 25, 8)?;
     few.take_down(few_pods)?;
     many.take_down(many_pods)?;
 
