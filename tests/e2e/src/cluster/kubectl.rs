@@ -36,7 +36,7 @@ impl Kubectl {
     /// The command, for those who want to run it their own way.
     pub fn command(&self, arguments: &[&str]) -> Command {
         let mut command = Command::new(&self.program);
-        command.env("KUBECONFIG", &self.kubeconfig).arg("--cache-dir").arg(self.cache()).args(arguments);
+        command.env("KUBECONFIG", &self.kubeconfig).env("KUBECACHEDIR", self.cache()).args(arguments);
         command
     }
 

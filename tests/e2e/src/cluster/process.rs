@@ -114,7 +114,7 @@ pub(super) fn tail(log: &Path) -> String {
 
 /// Runs a command to its end within `limit` and returns its standard output; the error carries standard error.
 pub async fn run(mut command: Command, limit: Duration) -> Result<String> {
-    let shown = format!("{:?}", command.as_std());
+    let shown = shown(&command);
     command.kill_on_drop(true).stdin(Stdio::null());
     let output = timeout(limit, command.output())
         .await
@@ -126,6 +126,17 @@ pub async fn run(mut command: Command, limit: Duration) -> Result<String> {
         bail!("{shown} failed ({}):\n{}{}", output.status, stdout.trim_end(), stderr.trim_end());
     }
     Ok(stdout)
+}
+
+/// A command as a person would type it, for errors.
+fn shown(command: &Command) -> String {
+    let program = Path::new(command.as_std().get_program());
+    let mut text = program.file_name().unwrap_or_default().to_string_lossy().into_owned();
+    for argument in command.as_std().get_args() {
+        text.push(' ');
+        text.push_str(&argument.to_string_lossy());
+    }
+    text
 }
 
 /// Asks `probe` again and again until it has an answer. For what gives no notice of its own (a port that opens); where

@@ -120,6 +120,7 @@ pub fn lives(dir: &Path) -> bool {
 /// Removes all but the logs of a run whose programs have ended.
 pub async fn clear(id: &str, dir: &Path) {
     RunCgroup::of(id).remove().await;
+    keep_node_logs(dir);
     for entry in fs::read_dir(dir).into_iter().flatten().flatten() {
         let path = entry.path();
         if path.file_name().is_some_and(|name| name == "logs" || name == "alive") {
@@ -128,6 +129,19 @@ pub async fn clear(id: &str, dir: &Path) {
         let removed = if path.is_dir() { fs::remove_dir_all(&path) } else { fs::remove_file(&path) };
         if let Err(error) = removed {
             tracing::warn!(path = %path.display(), %error, "left behind");
+        }
+    }
+}
+
+/// Moves what the nodes' pods and agents have logged to the other logs.
+fn keep_node_logs(dir: &Path) {
+    for node in fs::read_dir(dir.join("nodes")).into_iter().flatten().flatten() {
+        let kept = dir.join("logs").join(node.file_name());
+        // A node that never booted has none.
+        if let Err(error) = fs::rename(node.path().join("var/log"), kept)
+            && error.kind() != std::io::ErrorKind::NotFound
+        {
+            tracing::warn!(node = %node.path().display(), %error, "its pods' logs are lost");
         }
     }
 }
