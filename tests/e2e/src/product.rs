@@ -15,7 +15,7 @@ use crate::cluster::{API_PORT, Cluster, run_command};
 pub const NAMESPACE: &str = "enipool-system";
 
 /// Longest time for the agents to come up and the nodes to get ready.
-const READY: Duration = Duration::from_secs(90);
+const READY: Duration = Duration::from_secs(180);
 
 /// An ENI as EC2 sees it.
 #[derive(Debug, Clone)]
@@ -49,7 +49,7 @@ pub async fn install(cluster: &Cluster) -> Result<()> {
         .arg(chart())
         .args(["--namespace", NAMESPACE, "--create-namespace", "--values"])
         .arg(&file);
-    run_command(helm, Duration::from_secs(60)).await.map(drop)
+    run_command(helm, Duration::from_secs(180)).await.map(drop)
 }
 
 /// Waits until the chart's workloads run and every node is ready.

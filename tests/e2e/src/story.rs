@@ -13,6 +13,10 @@ use crate::{
 
 /// Four ENIs of fifteen addresses each: room to show a fourth ENI after the pods have filled the first.
 pub const INSTANCE_TYPE: &str = "m5.xlarge";
+/// Addresses for pods of one such ENI: its own address is the fifteenth.
+const PER_ENI: usize = 14;
+/// How long ENIs may take that the targets ask for, EC2's own delays included.
+const SUPPLY: Duration = Duration::from_secs(90);
 /// One more pod per node than the first ENI has addresses for.
 pub const REPLICAS: u32 = 30;
 
@@ -46,9 +50,13 @@ pub async fn deploy(cluster: &Cluster, narrator: &Narrator) -> Result<Vec<Pod>> 
     let pods = narrator
         .during(
             &format!("Rolling out deployment {} with {REPLICAS} replicas", web.name),
-            web.roll_out(cluster.kubectl(), Duration::from_secs(90)),
+            web.roll_out(cluster.kubectl(), Duration::from_secs(180)),
         )
         .await?;
+    for (node, pods) in workload::by_node(&pods) {
+        let what = format!("Waiting until {node} has a spare ENI again, as its target says");
+        narrator.during(&what, settled(cluster, node, pods.len(), 1)).await?;
+    }
     let mut table = String::from("NODE     ENI                     DEVICE  PODS  EXAMPLE\n");
     for (node, pods) in workload::by_node(&pods) {
         let enis = product::enis(cluster, node)?;
@@ -95,10 +103,7 @@ pub async fn talk(cluster: &Cluster, narrator: &Narrator, pods: &[Pod]) -> Resul
 pub async fn pools(cluster: &Cluster, narrator: &Narrator, pods: &[Pod]) -> Result<()> {
     narrator.chapter("What each node holds: kubectl get enipools");
     for (node, pods) in workload::by_node(pods) {
-        product::enipool_shows(cluster, node, ".status.addresses.assigned", pods.len(), Duration::from_secs(20))
-            .await?;
-        let enis = product::enis(cluster, node)?.len();
-        product::enipool_shows(cluster, node, ".status.attachedENIs", enis, Duration::from_secs(30)).await?;
+        settled(cluster, node, pods.len(), 1).await?;
     }
     narrator.show(&cluster.kubectl().run(&["get", "enipools"]).await?);
     Ok(())
@@ -110,17 +115,32 @@ pub async fn more_warm(cluster: &Cluster, narrator: &Narrator, node: &str) -> Re
     narrator.chapter(&format!(
         "More spare addresses for one node, now: kubectl patch enipool {node} --type merge -p '{patch}'"
     ));
+    let pods = workload::pods(cluster.kubectl(), "web").await?.iter().filter(|pod| pod.node == node).count();
     let before = product::enis(cluster, node)?.len();
     cluster.kubectl().run(&["patch", "enipool", node, "--type", "merge", "-p", patch]).await?;
     let what = format!("Waiting for an ENI more than the {before} that {node} has");
-    let shown = product::enipool_shows(cluster, node, ".status.attachedENIs", before + 1, Duration::from_secs(60));
-    narrator.during(&what, shown).await?;
-    let enis = product::enis(cluster, node)?;
-    let owned: usize = enis.iter().map(|eni| eni.secondaries.len()).sum();
-    let pods = workload::pods(cluster.kubectl(), "web").await?.iter().filter(|pod| pod.node == node).count();
-    product::enipool_shows(cluster, node, ".status.addresses.available", owned - pods, Duration::from_secs(30)).await?;
-    ensure!(enis.len() == before + 1, "EC2 says that {node} has {} ENIs, not {}", enis.len(), before + 1);
+    narrator.during(&what, settled(cluster, node, pods, 2)).await?;
+    let after = product::enis(cluster, node)?.len();
+    ensure!(after == before + 1, "{node} had {before} ENIs and has {after} now");
     narrator.show(&cluster.kubectl().run(&["get", "enipools"]).await?);
+    Ok(())
+}
+
+/// Waits until a node with this many pods holds as many full ENIs more as its target says, and its ENIPool and EC2 agree
+/// on that.
+async fn settled(cluster: &Cluster, node: &str, pods: usize, warm_enis: usize) -> Result<()> {
+    let enis = (pods + warm_enis * PER_ENI).div_ceil(PER_ENI);
+    product::enipool_shows(cluster, node, ".status.addresses.assigned", pods, SUPPLY).await?;
+    product::enipool_shows(cluster, node, ".status.attachedENIs", enis, SUPPLY).await?;
+    product::enipool_shows(cluster, node, ".status.addresses.available", enis * PER_ENI - pods, SUPPLY).await?;
+    let found = product::enis(cluster, node)?;
+    let owned: usize = found.iter().map(|eni| eni.secondaries.len()).sum();
+    ensure!(
+        found.len() == enis && owned == enis * PER_ENI,
+        "{node}'s ENIPool shows {enis} ENIs and {} addresses, EC2 {} and {owned}",
+        enis * PER_ENI,
+        found.len()
+    );
     Ok(())
 }
 

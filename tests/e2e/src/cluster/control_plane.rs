@@ -9,7 +9,7 @@ use futures::future::join_all;
 use super::{
     kubectl::Kubectl,
     pki::Pki,
-    process::{Process, until},
+    process::{Process, tail, until},
     programs::Programs,
     run::Run,
 };
@@ -51,11 +51,14 @@ impl ControlPlane {
         let mut plane = Self { processes: Vec::new(), server };
         plane.launch(run, programs, site, "etcd", &etcd_flags(run))?;
         plane.launch(run, programs, site, "kube-apiserver", &apiserver_flags(pki, site)?)?;
-        until("the API server getting ready", Duration::from_secs(60), async || {
+        let ready = until("the API server getting ready", Duration::from_secs(180), async || {
             plane.ensure_running()?;
             Ok(kubectl.ready().await.then_some(()))
-        })
-        .await?;
+        });
+        if let Err(error) = ready.await {
+            let ends = ["kube-apiserver", "etcd"].map(|name| tail(&run.logs().join(format!("{name}.log"))));
+            return Err(error.context(format!("the API server's log ends:\n{}and etcd's:\n{}", ends[0], ends[1])));
+        }
         let manager = plane.kubeconfig(pki, "kube-controller-manager")?;
         plane.launch(run, programs, site, "kube-controller-manager", &manager_flags(pki, &manager))?;
         let scheduler = plane.kubeconfig(pki, "kube-scheduler")?;

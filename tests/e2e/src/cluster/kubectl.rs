@@ -15,7 +15,7 @@ use tokio::{process::Command, time::timeout};
 use super::process::run;
 
 /// Longest time for a call that waits for nothing.
-const CALL: Duration = Duration::from_secs(30);
+const CALL: Duration = Duration::from_secs(60);
 
 /// `kubectl` with the admin's kubeconfig.
 #[derive(Debug, Clone)]

@@ -208,7 +208,7 @@ impl Cluster {
 /// Waits until the API server knows these nodes; one after the other, since `kubectl wait` waits for one creation only.
 async fn registered(kubectl: &Kubectl, nodes: &[Node]) -> Result<()> {
     for node in nodes {
-        kubectl.wait(Duration::from_secs(60), "create", &[&format!("node/{}", node.name())]).await?;
+        kubectl.wait(Duration::from_secs(180), "create", &[&format!("node/{}", node.name())]).await?;
     }
     Ok(())
 }

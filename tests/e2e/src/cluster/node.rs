@@ -70,7 +70,7 @@ impl Node {
             .stdin(std::process::Stdio::piped());
         let mut init = Process::start(&format!("{}-init", site.name), &run.logs(), command)?;
         let init_stdin = init.take_stdin().context("the node's first process has no standard input")?;
-        until("a node's file system", Duration::from_secs(10), async || {
+        until("a node's file system", Duration::from_secs(60), async || {
             init.ensure_running()?;
             Ok(dir.join("booted").exists().then_some(()))
         })
@@ -187,11 +187,11 @@ impl Node {
         let name = format!("{}-containerd", self.site.name);
         let mut containerd = Process::start(&name, &self.logs, command)?;
         let probe = programs.path("ctr");
-        until("containerd getting ready", Duration::from_secs(30), async || {
+        until("containerd getting ready", Duration::from_secs(120), async || {
             containerd.ensure_running()?;
             let mut version = self.command(&probe);
             version.args(["--connect-timeout", "1s", "version"]);
-            Ok(process::run(version, Duration::from_secs(5)).await.is_ok().then_some(()))
+            Ok(process::run(version, Duration::from_secs(15)).await.is_ok().then_some(()))
         })
         .await?;
         self.programs.push(containerd);

@@ -12,7 +12,7 @@ use crate::{
     workload::{self, Pod, Web},
 };
 
-const ROLL_OUT: Duration = Duration::from_secs(90);
+const ROLL_OUT: Duration = Duration::from_secs(180);
 
 pub(super) fn numbers_are_true(stage: &mut Stage) -> LocalBoxFuture<'_, Result<()>> {
     async {

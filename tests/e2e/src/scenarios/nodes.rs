@@ -25,7 +25,7 @@ pub(super) fn node_removal(stage: &mut Stage) -> LocalBoxFuture<'_, Result<()>> 
         narrator.during("Waiting for it to get ready", product::ready(&stage.cluster)).await?;
         let kubectl = stage.cluster.kubectl().clone();
         let web = Web::new("guest", 3);
-        let pods = web.roll_out(&kubectl, Duration::from_secs(90)).await?;
+        let pods = web.roll_out(&kubectl, Duration::from_secs(180)).await?;
         ensure!(workload::by_node(&pods).contains_key(GUEST), "no pod came to {GUEST}: {pods:?}");
         let instance = stage.cluster.node(GUEST)?.site().instance_id.clone();
         let enis = product::enis(&stage.cluster, GUEST)?;
@@ -36,11 +36,11 @@ pub(super) fn node_removal(stage: &mut Stage) -> LocalBoxFuture<'_, Result<()>> 
         narrator.during("Terminating its instance", terminate(&stage.cluster)).await?;
         kubectl.run(&["delete", "node", GUEST, "--wait=false"]).await?;
         let gone = async {
-            kubectl.wait(Duration::from_secs(60), "delete", &["node", GUEST]).await?;
-            kubectl.wait(Duration::from_secs(60), "delete", &["enipool", GUEST]).await
+            kubectl.wait(Duration::from_secs(120), "delete", &["node", GUEST]).await?;
+            kubectl.wait(Duration::from_secs(120), "delete", &["enipool", GUEST]).await
         };
         narrator.during("Waiting for its ENIPool to go", gone).await?;
-        let cleared = until("the ENIs of a node that went", Duration::from_secs(60), async || {
+        let cleared = until("the ENIs of a node that went", Duration::from_secs(120), async || {
             Ok(product::exist(&stage.cluster, &enis).is_empty().then_some(()))
         });
         narrator.during("Waiting for its ENIs to go", cleared).await?;
@@ -49,7 +49,7 @@ pub(super) fn node_removal(stage: &mut Stage) -> LocalBoxFuture<'_, Result<()>> 
         for pod in pods.iter().filter(|pod| pod.node == GUEST) {
             kubectl.run(&["delete", "pod", &pod.name, "--force", "--grace-period=0", "--ignore-not-found"]).await?;
         }
-        web.remove(&kubectl, Duration::from_secs(60)).await
+        web.remove(&kubectl, Duration::from_secs(120)).await
     }
     .boxed_local()
 }
