@@ -68,6 +68,9 @@ fmt: ## Format the code
 .PHONY: check-boundaries
 check-boundaries: ## Fail when a crate depends on what it must not (DESIGN: the domain is pure, only `cloud` knows AWS)
 	@.ci/boundaries
+.PHONY: check-plugin-size
+check-plugin-size: ## Fail when the CNI plugin outgrows 600 kB: it is started for every pod
+	@size=$$(stat -c %s $(OUT)/shim/enipool-cni); echo "enipool-cni: $$size bytes"; test "$$size" -lt 600000
 .PHONY: verify-generated
 verify-generated: ## Fail when the CRDs are not what the Rust types say
 	@cargo run $(filter-out --workspace,$(FLAGS)) -q -p enipool-crds --bin crdgen -- --check

@@ -1,10 +1,11 @@
 //! `make test-e2e`: runs the scenarios on one cluster, and tells of each as cargo's own tests do.
 //!
-//!     scenarios [PART OF A NAME]...    the two that set the stage run always
+//!     scenarios [PART OF A NAME]...    see --help
 
 use std::{process::ExitCode, time::Instant};
 
 use anyhow::{Context, Result};
+use clap::Parser;
 use enipool_e2e::{
     cluster::{Cluster, Narrator, run},
     images::Binaries,
@@ -16,10 +17,18 @@ use tokio::signal::unix::{SignalKind, signal};
 /// Scenarios that the others stand on.
 const STAGE: usize = 2;
 
+/// End-to-end scenarios on a real cluster, which is started for them and ended after them (root).
+#[derive(Debug, Parser)]
+#[command(name = "scenarios")]
+struct Arguments {
+    /// Only scenarios whose name contains one of these words; none: all. The first ones set the stage and always run
+    wanted: Vec<String>,
+}
+
 #[tokio::main]
 async fn main() -> ExitCode {
     tracing_subscriber::fmt().with_writer(std::io::stderr).with_max_level(tracing::Level::WARN).init();
-    let wanted: Vec<String> = std::env::args().skip(1).collect();
+    let Arguments { wanted } = Arguments::parse();
     let chosen: Vec<(usize, Scenario)> = ALL
         .into_iter()
         .enumerate()
