@@ -457,6 +457,13 @@ impl Machine {
         for host in &picture.enis {
             let Some(entry) = self.enis.get_mut(&host.id) else { continue };
             if entry.stage == Stage::Attached {
+                let Holdings { addresses, prefixes, .. } = &entry.holdings;
+                let covered = addresses.iter().all(|address| host.addresses.contains(address))
+                    && prefixes.iter().all(|prefix| host.prefixes.contains(prefix));
+                if !covered {
+                    // It got more while the host was being set up: it opens with the next round, which is due.
+                    continue;
+                }
                 entry.stage = Stage::Ready;
             }
             let open = entry.stage == Stage::Ready && entry.hands_off.is_none();
