@@ -312,3 +312,33 @@ async fn with_custom_networking_no_pod_gets_an_address_of_the_primary_interface(
     assert_eq!((primary.counts.assigned, primary.gives), (0, false));
     assert_eq!(snapshot.counts.assigned, 18);
 }
+
+#[tokio::test(start_paused = true)]
+async fn the_shipped_iam_policy_allows_every_call_of_a_node_s_life() {
+    let policy: serde_json::Value = serde_json::from_str(include_str!("../../../deploy/iam/agent.json")).unwrap();
+    let mut allowed = std::collections::BTreeSet::new();
+    for statement in policy["Statement"].as_array().unwrap() {
+        let actions = &statement["Action"];
+        let actions = actions.as_array().map_or(std::slice::from_ref(actions), Vec::as_slice);
+        allowed.extend(actions.iter().filter_map(|action| action.as_str()?.strip_prefix("ec2:")));
+    }
+    let node = Node::start(SimConfig::instant(), "m5.large", EffectiveConfig::default()).await;
+    for n in 0..27 {
+        node.pool.acquire(key(n), pod(n), in_seconds(60)).await.unwrap();
+    }
+    node.settle().await;
+    for n in 0..27 {
+        node.pool.release(&key(n)).unwrap();
+    }
+    // The second interface stays warm, the third goes; fewer warm addresses then take some from the others.
+    tokio::time::sleep(Duration::from_secs(3600)).await;
+    node.pool.set_config(warm_ips(1));
+    tokio::time::sleep(Duration::from_secs(3600)).await;
+    let called: Vec<_> = node.actions().into_iter().filter(|action| *action != "RunInstances").collect();
+    for action in ["CreateNetworkInterface", "DetachNetworkInterface", "DeleteNetworkInterface"] {
+        assert!(called.contains(&action), "this life is too quiet: {called:?}");
+    }
+    for action in called {
+        assert!(allowed.contains(action), "deploy/iam/agent.json does not allow {action}");
+    }
+}

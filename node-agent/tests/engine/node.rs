@@ -171,6 +171,11 @@ impl Node {
         self.shared.with(|model| model.calls().counts().iter().map(count).sum())
     }
 
+    /// What was called in the region so far.
+    pub(crate) fn actions(&self) -> Vec<&'static str> {
+        self.shared.with(|model| model.calls().counts().keys().copied().collect())
+    }
+
     /// A person attaches an interface of the instance's subnet.
     pub(crate) async fn attach_by_hand(&self, device_index: u32, tags: &[(&str, &str)]) -> EniId {
         let person = SimEc2::new(self.shared.clone(), "person");
