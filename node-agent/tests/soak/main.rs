@@ -13,6 +13,7 @@ mod outside;
 mod world;
 
 use std::collections::BTreeMap;
+use std::sync::atomic::{AtomicU64, Ordering};
 use std::time::Duration;
 
 use dice::Dice;
@@ -71,7 +72,7 @@ fn policy(dice: &mut Dice) -> Policy {
             Operations::NoRelease,
             Operations::NoCloud,
         ]),
-        use_primary_eni: true,
+        use_primary_eni: dice.below(5) > 0,
     }
 }
 
@@ -114,6 +115,7 @@ fn history(seed: u64) -> u32 {
     let first = config(&mut dice);
     let mut world = World::new(seed, sim, dice.one_of(&TYPES), first);
     world.crash = dice.one_of(&[0, 5, 20, 60]);
+    world.compact_at = dice.one_of(&[1024, 8 * 1024, 64 * 1024]);
     let events = 20 + dice.below(50);
     for _ in 0..events {
         match dice.below(100) {
@@ -200,20 +202,34 @@ fn histories() {
     let count = environment("ENIPOOL_SOAK_HISTORIES", 300);
     let first = environment("ENIPOOL_SOAK_SEED", 1);
     let begun = std::time::Instant::now();
-    let mut crashes = 0;
-    for seed in first..first + count {
-        let outcome = std::panic::catch_unwind(|| history(seed));
-        match outcome {
-            Ok(died) => crashes += u64::from(died),
-            Err(panic) => {
-                eprintln!(
-                    "history {seed} failed: ENIPOOL_SOAK_SEED={seed} ENIPOOL_SOAK_HISTORIES=1 ENIPOOL_SOAK_TELL=1"
-                );
-                std::panic::resume_unwind(panic);
-            }
+    let (next, crashes, failed) = (AtomicU64::new(first), AtomicU64::new(0), AtomicU64::new(0));
+    let threads = std::thread::available_parallelism().map_or(1, std::num::NonZero::get);
+    std::thread::scope(|scope| {
+        for _ in 0..threads {
+            scope.spawn(|| {
+                loop {
+                    let seed = next.fetch_add(1, Ordering::Relaxed);
+                    if seed >= first + count || failed.load(Ordering::Relaxed) > 0 {
+                        break;
+                    }
+                    if let Ok(died) = std::panic::catch_unwind(|| history(seed)) {
+                        crashes.fetch_add(u64::from(died), Ordering::Relaxed);
+                    } else {
+                        failed.fetch_add(1, Ordering::Relaxed);
+                        eprintln!(
+                            "history {seed} failed: ENIPOOL_SOAK_SEED={seed} ENIPOOL_SOAK_HISTORIES=1 ENIPOOL_SOAK_TELL=1"
+                        );
+                    }
+                    let done = seed - first + 1;
+                    if done.is_multiple_of(10_000) {
+                        println!("{done} of {count} histories in {:.0?}", begun.elapsed());
+                    }
+                }
+            });
         }
-    }
-    println!("{count} histories with {crashes} deaths of the process in {:.1?}", begun.elapsed());
+    });
+    assert_eq!(failed.into_inner(), 0, "a history failed");
+    println!("{count} histories with {} deaths of the process in {:.1?}", crashes.into_inner(), begun.elapsed());
 }
 
 #[test]

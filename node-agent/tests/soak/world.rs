@@ -48,6 +48,8 @@ pub(crate) struct World {
     pub(crate) config: EffectiveConfig,
     pub(crate) machine: Option<Machine>,
     journal: Vec<u8>,
+    /// Length at which the journal is written anew; often while something is under way.
+    pub(crate) compact_at: usize,
     wake_at: Option<Timestamp>,
     due: BTreeMap<(Timestamp, u64), Due>,
     seq: u64,
@@ -89,6 +91,7 @@ impl World {
             config,
             machine: None,
             journal: Vec::new(),
+            compact_at: 64 * 1024,
             wake_at: None,
             due: BTreeMap::new(),
             seq: 0,
@@ -251,7 +254,7 @@ impl World {
             return true;
         }
         self.journal.extend_from_slice(text.as_bytes());
-        if self.journal.len() > 64 * 1024
+        if self.journal.len() > self.compact_at
             && let Some(machine) = &self.machine
         {
             let records = machine.recovered().records(self.clock(), SETTLING);

@@ -207,7 +207,12 @@ impl Machine {
             sum.intents.insert(creation.intent.id.clone(), (creation.intent.clone(), None));
         }
         for (id, entry) in &self.enis {
-            sum.holdings.insert(id.clone(), (entry.holdings.clone(), entry.changed_at));
+            let mut holdings = entry.holdings.clone();
+            if !entry.stage.is_attached() {
+                // Not before EC2 says so: it would be taken for one that was attached and has vanished.
+                holdings.device_index = None;
+            }
+            sum.holdings.insert(id.clone(), (holdings, entry.changed_at));
             if entry.stage.is_leaving() {
                 sum.releasing.insert(id.clone());
             }

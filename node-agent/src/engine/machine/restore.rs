@@ -11,7 +11,7 @@ use enipool_pool::imds::ImdsEni;
 use enipool_pool::ledger::record::{Record, Recovered, VERSION};
 use enipool_pool::ledger::{AttachmentKey, Ledger, PodRef};
 use enipool_pool::node::{Plan, PlannerMemory};
-use enipool_pool::{EniId, Timestamp};
+use enipool_pool::{ClientToken, EniId, Timestamp};
 
 use super::entry::{Creation, Entry, Stage};
 use super::pods::{ADOPTED_CONTAINER, ADOPTED_NETWORK};
@@ -163,11 +163,8 @@ impl Machine {
             entry.since = *at;
             entry.doubtful = true;
             entry.retry_at = releasing.then_some(now);
-            entry.intent = recovered
-                .intents
-                .values()
-                .find(|(_, eni)| eni.as_ref() == Some(id))
-                .map(|(intent, _)| intent.id.clone());
+            // Attached is what its intent wanted.
+            entry.intent = intent_of(recovered, id).filter(|_| stage == Stage::Detached);
             self.enis.insert(id.clone(), entry);
             self.ledger.add_eni(id, index);
             if stage == Stage::Attached {
@@ -251,8 +248,7 @@ impl Machine {
         asked_at: Timestamp,
         now: Timestamp,
     ) {
-        let intent =
-            recovered.intents.values().find(|(_, eni)| eni.as_ref() == Some(id)).map(|(intent, _)| intent.id.clone());
+        let intent = intent_of(recovered, id);
         let mut entry = Entry::new(holdings.clone(), Stage::Detached, now);
         entry.changed_at = at;
         if recovered.releasing.contains(id) {
@@ -342,4 +338,9 @@ impl Machine {
     pub fn opening(&self, now: Timestamp) -> Record {
         Record::Opened { version: VERSION, instance: self.me.instance.clone(), at: now }
     }
+}
+
+/// The intent that made an interface and is not known to be fulfilled.
+fn intent_of(recovered: &Recovered, eni: &EniId) -> Option<ClientToken> {
+    recovered.intents.values().find(|(_, made)| made.as_ref() == Some(eni)).map(|(intent, _)| intent.id.clone())
 }
