@@ -1,0 +1,144 @@
+//! The calls themselves: client tokens, dry runs, tags, throttling, and faults that are asked for.
+
+use ec2_sim::model::filter::Filter;
+use ec2_sim::model::request::{CreateInterface, Describe, RunInstances, Wanted};
+use ec2_sim::model::resource::AttachStatus;
+use ec2_sim::{Event, FaultKind, FaultRule, Model, Request, SimConfig};
+use enipool_pool::InstanceType;
+
+use crate::world::{SECOND, World};
+
+#[test]
+fn a_client_token_creates_once() {
+    let mut world = World::instant();
+    let create = CreateInterface {
+        subnet: Some(world.subnet()),
+        secondary: Wanted::addresses(3),
+        client_token: Some("intent-1".into()),
+        ..CreateInterface::default()
+    };
+    let first = world.call(Request::CreateNetworkInterface(create.clone())).unwrap();
+    assert_eq!(world.call(Request::CreateNetworkInterface(create.clone())).unwrap(), first);
+    assert_eq!(world.0.interfaces().count(), 1);
+    let other = CreateInterface { secondary: Wanted::addresses(4), ..create.clone() };
+    assert_eq!(world.code(Request::CreateNetworkInterface(other)), "IdempotentParameterMismatch");
+    world.after(25 * 3600 * SECOND);
+    world.call(Request::CreateNetworkInterface(create)).unwrap();
+    assert_eq!(world.0.interfaces().count(), 2, "a day later the token is forgotten");
+}
+
+#[test]
+fn a_call_that_failed_uses_no_token_up() {
+    let mut world = World::with_subnet("10.0.1.0/28");
+    let create = CreateInterface {
+        subnet: Some(world.subnet()),
+        secondary: Wanted::addresses(5),
+        client_token: Some("intent-1".into()),
+        ..CreateInterface::default()
+    };
+    let subnet = world.subnet();
+    world.0.occupy(&subnet, 11, 1).unwrap();
+    assert!(world.call(Request::CreateNetworkInterface(create.clone())).is_err());
+    world.0.vacate(&subnet).unwrap();
+    assert!(world.call(Request::CreateNetworkInterface(create)).is_ok());
+}
+
+#[test]
+fn a_lost_answer_leaves_the_work_done() {
+    let mut world = World::instant();
+    world.0.inject(FaultRule::next(FaultKind::AnswerLost, "CreateNetworkInterface", 1));
+    let create = CreateInterface {
+        subnet: Some(world.subnet()),
+        client_token: Some("intent-7".into()),
+        ..CreateInterface::default()
+    };
+    let request = Request::CreateNetworkInterface(create);
+    assert!(!world.0.call("test", &request).answered);
+    assert_eq!(world.0.interfaces().count(), 1);
+    assert!(world.0.call("test", &request).answered);
+    assert_eq!(world.0.interfaces().count(), 1, "the token finds what was made");
+}
+
+#[test]
+fn a_lost_request_does_nothing() {
+    let mut world = World::instant();
+    world.0.inject(FaultRule::next(FaultKind::RequestLost, "CreateNetworkInterface", 1));
+    assert!(world.create(Wanted::default()).is_err());
+    assert_eq!(world.0.interfaces().count(), 0);
+}
+
+#[test]
+fn a_stuck_attach_goes_on_when_the_fault_ends() {
+    let mut world = World::instant();
+    let node = world.run("m5.large");
+    let eni = world.create(Wanted::default()).unwrap();
+    let fault = world.0.inject(FaultRule::always(FaultKind::StuckAttach, "AttachNetworkInterface"));
+    world.attach(&eni.id, &node.id, 1).unwrap();
+    world.after(3600 * SECOND);
+    assert_eq!(world.seen(&eni.id).unwrap().attachment.unwrap().status, AttachStatus::Attaching);
+    assert!(world.0.end_fault(fault));
+    assert_eq!(world.seen(&eni.id).unwrap().attachment.unwrap().status, AttachStatus::Attached);
+}
+
+#[test]
+fn a_stuck_attach_can_be_detached_by_force() {
+    let mut world = World::instant();
+    let node = world.run("m5.large");
+    let eni = world.create(Wanted::default()).unwrap();
+    let fault = world.0.inject(FaultRule::always(FaultKind::StuckAttach, "AttachNetworkInterface"));
+    let attachment = world.attach(&eni.id, &node.id, 1).unwrap();
+    world.call(Request::DetachNetworkInterface { attachment, force: true }).unwrap();
+    assert!(world.seen(&eni.id).unwrap().attachment.is_none());
+    world.0.end_fault(fault);
+    assert!(world.seen(&eni.id).unwrap().attachment.is_none(), "the late attach finds its attachment gone");
+    let plugged = |event: &Event| matches!(event, Event::EniAttached { .. } | Event::EniDetached { .. });
+    assert!(!world.0.take_events().iter().any(plugged), "it was never in the instance");
+}
+
+#[test]
+fn calls_are_throttled_per_action_and_the_ledger_knows() {
+    let config = SimConfig { throttle: ec2_sim::model::throttle::ThrottleConfig::default(), ..SimConfig::instant() };
+    let mut world = World(Model::new(config).unwrap());
+    let outcomes: Vec<_> = (0..120).map(|_| world.create(Wanted::default()).is_ok()).collect();
+    assert_eq!(outcomes.iter().filter(|ok| **ok).count(), 100);
+    let count = world.0.calls().counts()["CreateNetworkInterface"].clone();
+    assert_eq!((count.calls, count.succeeded, count.errors["RequestLimitExceeded"]), (120, 100, 20));
+    assert!(world.after(SECOND).create(Wanted::default()).is_ok());
+}
+
+#[test]
+fn what_others_do_uses_up_no_limit_and_meets_no_fault() {
+    let config = SimConfig { throttle: ec2_sim::model::throttle::ThrottleConfig::default(), ..SimConfig::instant() };
+    let mut model = Model::new(config).unwrap();
+    model.inject(FaultRule { action: None, ..FaultRule::always(FaultKind::Denied, "") });
+    let subnet = model.subnets().next().unwrap().info.id.clone();
+    for _ in 0..20 {
+        let run = RunInstances::one(InstanceType::new("m5.large"), subnet.clone());
+        model.act(&Request::RunInstances(run)).unwrap();
+    }
+    assert_eq!((model.instances().count(), model.calls().last_seq()), (20, 0));
+}
+
+#[test]
+fn a_dry_run_changes_nothing() {
+    let mut world = World::instant();
+    let create = CreateInterface { subnet: Some(world.subnet()), ..CreateInterface::default() };
+    let reply = world.0.call_with("test", &Request::CreateNetworkInterface(create), true);
+    assert_eq!(reply.result.unwrap_err().code, "DryRunOperation");
+    assert_eq!(world.0.interfaces().count(), 0);
+}
+
+#[test]
+fn tags_reach_all_resources_or_none() {
+    let mut world = World::instant();
+    let eni = world.create(Wanted::default()).unwrap();
+    let tags = enipool_pool::ec2::Tags::from([("owner".to_owned(), "enipool".to_owned())]);
+    let ghost = "eni-0123456789abcdef0".to_owned();
+    let both = Request::CreateTags { resources: vec![eni.id.to_string(), ghost], tags: tags.clone() };
+    assert_eq!(world.code(both), "InvalidNetworkInterfaceID.NotFound");
+    assert!(world.0.interface(&eni.id).unwrap().tags.is_empty());
+    let resources = vec![eni.id.to_string(), world.subnet().to_string()];
+    world.call(Request::CreateTags { resources, tags }).unwrap();
+    let tagged = Describe::filtered([Filter::new("tag:owner", ["enipool"])]);
+    assert_eq!(world.describe(tagged).unwrap().len(), 1);
+}
