@@ -11,7 +11,9 @@ use tokio::sync::watch;
 use tokio_util::sync::CancellationToken;
 
 use crate::cni::PodLinks;
-use crate::dataplane::{AdoptedPod, Dataplane, DataplaneError, EniLink, HostIfname, HostState, PodLink, PodSpec};
+use crate::dataplane::{
+    AdoptedPod, Dataplane, DataplaneError, EniLink, HostIfname, HostObservation, HostState, PodLink, PodSpec,
+};
 use crate::engine::{HostEni, HostPicture, HostPod, HostView, Kernel, KernelError, Pool};
 use crate::status::wishes::HostWishes;
 
@@ -130,6 +132,15 @@ impl Kernel for Host {
             .map(|pod| HostPod { address: pod.address, host_ifname: pod.host_ifname.to_string() })
             .collect();
         Ok(HostView { pods, links: observed.links.into_iter().collect() })
+    }
+
+    async fn gone(&self, pods: &[HostPod]) -> Result<Vec<HostPod>, KernelError> {
+        let HostObservation { pods: routed, orphans, .. } = self.0.dataplane.observe().await.map_err(kernel_error)?;
+        let left = |pod: &&HostPod| {
+            routed.iter().any(|seen| seen.address == pod.address || seen.host_ifname.as_str() == pod.host_ifname)
+                || orphans.iter().any(|link| link.as_str() == pod.host_ifname)
+        };
+        Ok(pods.iter().filter(|pod| !left(pod)).cloned().collect())
     }
 
     async fn wait_link(&self, mac: MacAddress, timeout: Duration) -> Result<(), KernelError> {

@@ -3,9 +3,11 @@
 //! [`Pool`] is the handle that the rest of the agent uses. Behind it a state machine without I/O decides
 //! ([`machine::Machine`]), and a task carries its effects out. Nothing here plumbs a pod or talks to Kubernetes.
 
+mod adopted;
 mod clock;
 mod config;
 mod error;
+mod instance_type;
 pub mod journal;
 pub mod machine;
 mod pool;

@@ -54,6 +54,8 @@ pub trait Kernel: Send + Sync + 'static {
     /// Brings the host to this state. Idempotent.
     fn apply(&self, picture: &HostPicture) -> impl Future<Output = Result<(), KernelError>> + Send;
     fn observe(&self) -> impl Future<Output = Result<HostView, KernelError>> + Send;
+    /// Which of `pods` have left nothing behind: neither a route to the address nor the interface.
+    fn gone(&self, pods: &[HostPod]) -> impl Future<Output = Result<Vec<HostPod>, KernelError>> + Send;
     /// Ends when a link with this MAC exists; an error after `timeout`. Driven by the kernel's events, not by polling.
     fn wait_link(&self, mac: MacAddress, timeout: Duration) -> impl Future<Output = Result<(), KernelError>> + Send;
 }

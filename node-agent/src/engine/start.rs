@@ -1,21 +1,24 @@
 //! The engine's start: who am I, what does EC2 say I have, what does the journal say, what does the kernel show.
 //!
-//! On the way to the first ADD: IMDS (local), one DescribeNetworkInterfaces, the journal, one look at the kernel. What
-//! fails is tried again for as long as it takes, and said.
+//! On the way to the first ADD: IMDS (local), one DescribeNetworkInterfaces, the journal, one look at the kernel (and
+//! DescribeInstanceTypes, for a type that is newer than the bundled table). What fails is tried again for as long as it
+//! takes, and said.
 
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
 use std::time::Duration;
 
-use enipool_pool::capacity::{self, Capacity};
-use enipool_pool::ec2::{Ec2, EniFilter};
+use enipool_pool::capacity::Capacity;
+use enipool_pool::ec2::{Action, Ec2, EniFilter};
 use enipool_pool::eni::SETTLING;
 use enipool_pool::imds::{Imds, ImdsEni, InstanceIdentity};
 use enipool_pool::ledger::record::Recovered;
 use tokio_util::sync::CancellationToken;
 
+use super::adopted;
 use super::clock::Clock;
 use super::config::EffectiveConfig;
+use super::instance_type::{self, Source, TypeFile};
 use super::journal::Journal;
 use super::machine::{Described, Machine, Me, Start};
 use super::pool::Pool;
@@ -68,7 +71,8 @@ pub async fn start<E: Ec2, I: Imds, K: Kernel>(
     clock: Clock,
     shutdown: CancellationToken,
 ) -> Result<Engine, StartError> {
-    let me = learn(&engine, &hands, &shutdown).await?;
+    let type_file = TypeFile::beside(&engine.journal);
+    let (me, asked_type) = learn(&engine, &type_file, &hands, &shutdown).await?;
     tracing::info!(instance = %me.instance, instance_type = %me.instance_type, zone = %me.zone, "this is me");
     let asked_at = clock.now();
     let filter = EniFilter { instance: Some(me.instance.clone()), ..EniFilter::default() };
@@ -100,9 +104,23 @@ pub async fn start<E: Ec2, I: Imds, K: Kernel>(
     records.extend(machine.recovered().records(now, SETTLING).into_iter().skip(1));
     let journal = Journal::create(&engine.journal, &records)
         .map_err(|source| StartError::Journal { path: engine.journal.clone(), source })?;
-    machine.count_call(enipool_pool::ec2::Action::DescribeNetworkInterfaces);
+    machine.count_call(Action::DescribeNetworkInterfaces);
+    if asked_type == Asked::Now {
+        machine.count_call(Action::DescribeInstanceTypes);
+    }
     let (pool, shared) = Pool::new(machine, journal, clock);
-    let task = tokio::spawn(drive(shared, hands, shutdown));
+    let instance_type = me.instance_type.clone();
+    let task = tokio::spawn(async move {
+        let confirmed = async {
+            if asked_type == Asked::Never {
+                let (ec2, observer) = (Arc::clone(&hands.ec2), hands.observer.clone());
+                let (shared, shutdown) = (Arc::clone(&shared), shutdown.clone());
+                instance_type::confirm(instance_type, type_file, engine.seed, shared, ec2, observer, shutdown).await;
+            }
+        };
+        let adopted = adopted::watch(Arc::clone(&shared), Arc::clone(&hands.kernel), shutdown.clone());
+        tokio::join!(drive(Arc::clone(&shared), hands.clone(), shutdown.clone()), confirmed, adopted);
+    });
     Ok(Engine { pool, me, task })
 }
 
@@ -123,23 +141,35 @@ fn recover(path: &Path) -> Recovered {
     }
 }
 
+/// Whether EC2 has been asked what the instance's type holds.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+enum Asked {
+    Never,
+    Earlier,
+    Now,
+}
+
 async fn learn<E: Ec2, I: Imds, K: Kernel>(
     engine: &EngineConfig,
+    type_file: &TypeFile,
     hands: &Hands<E, I, K>,
     shutdown: &CancellationToken,
-) -> Result<Me, StartError> {
+) -> Result<(Me, Asked), StartError> {
     let InstanceIdentity { instance, instance_type, zone, region, primary_mac, primary_ip } =
         persist("reading the instance's identity from IMDS", shutdown, || hands.imds.identity()).await?;
     let ImdsEni { subnet, subnet_cidr, vpc_cidrs, security_groups, .. } =
         persist("reading the primary interface from IMDS", shutdown, || hands.imds.eni(primary_mac)).await?;
-    let limits = match capacity::bundled(&instance_type) {
-        Some(limits) => limits,
+    let (limits, asked) = match instance_type::known(type_file, &instance_type) {
+        Some((limits, Source::Ec2)) => (limits, Asked::Earlier),
+        Some((limits, Source::Table)) => (limits, Asked::Never),
         None => {
-            persist("describing the instance type", shutdown, || hands.ec2.describe_instance_type(&instance_type))
-                .await?
+            let describe = || hands.ec2.describe_instance_type(&instance_type);
+            let limits = persist("describing the instance type", shutdown, describe).await?;
+            type_file.write(&limits);
+            (limits, Asked::Now)
         }
     };
-    Ok(Me {
+    let me = Me {
         node: engine.node.clone(),
         cluster: engine.cluster.clone(),
         instance,
@@ -153,7 +183,8 @@ async fn learn<E: Ec2, I: Imds, K: Kernel>(
         subnet_cidr,
         security_groups,
         capacity: Capacity::new(&limits),
-    })
+    };
+    Ok((me, asked))
 }
 
 /// Tries until it works or `shutdown`.

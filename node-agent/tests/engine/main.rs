@@ -187,6 +187,73 @@ async fn a_pod_of_which_only_the_kernel_knows_keeps_its_address() {
 }
 
 #[tokio::test(start_paused = true)]
+async fn a_lease_of_which_only_the_kernel_knew_ends_when_the_pod_is_seen_gone_twice() {
+    let mut node = Node::start(SimConfig::instant(), "m5.large", warm_ips(3)).await;
+    let forgotten = node.pool.acquire(key(1), pod(1), in_seconds(30)).await.unwrap().address;
+    let known = node.pool.acquire(key(2), pod(2), in_seconds(30)).await.unwrap().address;
+    node.kill();
+    let journal = std::fs::read_to_string(&node.journal).unwrap();
+    let lines = journal.lines().filter(|line| !line.contains("container-1\""));
+    std::fs::write(&node.journal, lines.map(|line| format!("{line}\n")).collect::<String>()).unwrap();
+    node.kernel.show_pod(forgotten, "eni0123456789a");
+    node.restart(warm_ips(3)).await;
+    tokio::time::sleep(Duration::from_secs(600)).await;
+    assert_eq!(node.pool.attachments().len(), 2, "its pod runs, whoever knows of it");
+
+    // A route that somebody takes away and puts back.
+    node.kernel.hide_pod(forgotten);
+    tokio::time::sleep(Duration::from_secs(25)).await;
+    node.kernel.show_pod(forgotten, "eni0123456789a");
+    tokio::time::sleep(Duration::from_secs(600)).await;
+    assert_eq!(node.pool.attachments().len(), 2);
+
+    node.kernel.hide_pod(forgotten);
+    let mut snapshot = node.pool.snapshot();
+    let ended = snapshot.wait_for(|snapshot| snapshot.counts.assigned == 1).await.unwrap().clone();
+    assert_eq!(ended.counts.cooling, 1, "it rests like any other");
+    assert_eq!(node.pool.attachments()[0].2.address, known, "the kernel shows that pod neither, but it has a plugin");
+    node.kill();
+    node.restart(warm_ips(3)).await;
+    assert_eq!(node.pool.attachments().len(), 1, "written down");
+}
+
+#[tokio::test(start_paused = true)]
+async fn ec2_is_asked_once_what_the_type_holds_long_after_the_first_pods_and_never_after_a_restart() {
+    let mut node = Node::start(SimConfig::instant(), "m5.large", EffectiveConfig::default()).await;
+    for n in 0..27 {
+        node.pool.acquire(key(n), pod(n), in_seconds(60)).await.unwrap();
+    }
+    node.settle().await;
+    assert!(node.calls() <= 8, "{} calls to fill it", node.calls());
+    assert_eq!(node.calls_of("DescribeInstanceTypes"), 0);
+    tokio::time::sleep(Duration::from_secs(1800)).await;
+    assert_eq!(node.calls_of("DescribeInstanceTypes"), 1);
+    let before = node.calls();
+    node.kill();
+    node.restart(EffectiveConfig::default()).await;
+    tokio::time::sleep(Duration::from_secs(7200)).await;
+    assert_eq!(node.calls(), before + 1, "the restart's one");
+}
+
+#[tokio::test(start_paused = true)]
+async fn what_ec2_said_of_the_type_wins_over_the_table_and_no_answer_leaves_the_table_standing() {
+    let mut node = Node::start(SimConfig::instant(), "m5.large", warm_ips(1)).await;
+    let denied = node.shared.with(|model| model.inject(FaultRule::always(FaultKind::Denied, "DescribeInstanceTypes")));
+    tokio::time::sleep(Duration::from_secs(24 * 3600)).await;
+    assert_eq!(node.calls_of("DescribeInstanceTypes"), 1, "who may not ask does not ask again");
+    assert_eq!(node.pool.snapshot().borrow().capacity.map(|capacity| capacity.enis), Some(3));
+    node.shared.with(|model| model.end_fault(denied));
+    node.kill();
+    node.restart(warm_ips(1)).await;
+    tokio::time::sleep(Duration::from_secs(1800)).await;
+    let kept = std::fs::read_to_string(node.type_file()).unwrap();
+    node.kill();
+    std::fs::write(node.type_file(), kept.replace("\"max_enis\":3", "\"max_enis\":4")).unwrap();
+    node.restart(warm_ips(1)).await;
+    assert_eq!(node.pool.snapshot().borrow().capacity.map(|capacity| capacity.enis), Some(4));
+}
+
+#[tokio::test(start_paused = true)]
 async fn a_restart_while_ec2_is_away_serves_pods_and_changes_nothing() {
     let mut node = Node::start(SimConfig::instant(), "m5.large", warm_ips(2)).await;
     let kept = node.pool.acquire(key(1), pod(1), in_seconds(30)).await.unwrap();

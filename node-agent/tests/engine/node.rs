@@ -91,6 +91,10 @@ impl SimKernel {
         self.pods.lock().unwrap().push(HostPod { address, host_ifname: host_ifname.into() });
     }
 
+    pub(crate) fn hide_pod(&self, address: Ipv4Addr) {
+        self.pods.lock().unwrap().retain(|pod| pod.address != address);
+    }
+
     fn links(&self) -> BTreeSet<MacAddress> {
         self.shared.with(|model| {
             let plugged = model.interfaces().filter(|eni| {
@@ -110,6 +114,11 @@ impl Kernel for SimKernel {
 
     async fn observe(&self) -> Result<HostView, KernelError> {
         Ok(HostView { pods: self.pods.lock().unwrap().clone(), links: self.links() })
+    }
+
+    async fn gone(&self, pods: &[HostPod]) -> Result<Vec<HostPod>, KernelError> {
+        let shown = self.pods.lock().unwrap();
+        Ok(pods.iter().filter(|pod| !shown.contains(pod)).cloned().collect())
     }
 
     async fn wait_link(&self, mac: MacAddress, timeout: Duration) -> Result<(), KernelError> {
@@ -174,6 +183,16 @@ impl Node {
     /// What was called in the region so far.
     pub(crate) fn actions(&self) -> Vec<&'static str> {
         self.shared.with(|model| model.calls().counts().keys().copied().collect())
+    }
+
+    /// Where the node keeps what EC2 said of its instance type.
+    pub(crate) fn type_file(&self) -> PathBuf {
+        self.journal.with_file_name("instance-type.json")
+    }
+
+    /// Calls of one action in the region so far.
+    pub(crate) fn calls_of(&self, action: &str) -> u64 {
+        self.shared.with(|model| model.calls().counts().get(action).map_or(0, |count| count.calls))
     }
 
     /// A person attaches an interface of the instance's subnet.

@@ -15,6 +15,7 @@ mod restore;
 mod show;
 
 use std::collections::{BTreeMap, BTreeSet, VecDeque};
+use std::net::Ipv4Addr;
 use std::sync::Arc;
 use std::time::Duration;
 
@@ -61,7 +62,7 @@ pub struct Me {
     pub instance_type: InstanceType,
     pub zone: Zone,
     pub region: String,
-    pub primary_ip: std::net::Ipv4Addr,
+    pub primary_ip: Ipv4Addr,
     pub primary_mac: MacAddress,
     pub vpc_cidrs: Vec<Ipv4Net>,
     /// Subnet and security groups of the primary interface: where new ones go unless told otherwise.
@@ -130,6 +131,8 @@ pub struct Machine {
     waiters: VecDeque<Waiter>,
     taken: Vec<Taken>,
     gone: BTreeMap<EniId, Timestamp>,
+    /// Addresses of adopted pods that the kernel did not show at the last look.
+    adopted_gone: BTreeSet<Ipv4Addr>,
     subnets: BTreeMap<SubnetId, SubnetCidr>,
     /// Device indexes that EC2 says are taken by something that we do not see, and until when that is believed.
     busy_indexes: BTreeMap<u32, Timestamp>,
@@ -175,6 +178,22 @@ impl Machine {
 
     pub fn config(&self) -> Arc<EffectiveConfig> {
         Arc::clone(&self.config)
+    }
+
+    /// What EC2 says the instance's type holds, from now on.
+    pub fn set_capacity(&mut self, capacity: Capacity, now: Timestamp) {
+        if capacity == self.me.capacity {
+            return;
+        }
+        let Capacity { max_enis, slots_per_eni, .. } = capacity;
+        let text = format!(
+            "EC2 says that {} has {max_enis} interfaces of {slots_per_eni} slots; the bundled table said {} of {}",
+            self.me.instance_type, self.me.capacity.max_enis, self.me.capacity.slots_per_eni
+        );
+        self.notice(now, "CapacityDiffers", text);
+        self.me.capacity = capacity;
+        self.fuse = Fuse::new(max_enis, now);
+        self.prefer();
     }
 
     /// Whether leases can be given: the host has been set up for what EC2 gave.

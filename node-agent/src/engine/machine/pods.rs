@@ -8,6 +8,7 @@ use enipool_pool::ledger::{Acquired, AttachmentKey, Lease, PodRef};
 
 use super::{MAX_WAITING, Machine, Waiter, WaiterId};
 use crate::engine::error::AcquireError;
+use crate::engine::port::HostPod;
 
 /// Network name of attachments that were found in the kernel and that no journal explains.
 pub(super) const ADOPTED_NETWORK: &str = "";
@@ -72,12 +73,29 @@ impl Machine {
 
     /// Takes back an address that was adopted from the kernel. `None`: it is not such a one.
     pub fn release_adopted(&mut self, address: Ipv4Addr, now: Timestamp) -> Option<Lease> {
-        let (key, _) = self.ledger.holder(address)?;
-        if key.container_id.as_ref() != ADOPTED_CONTAINER || key.network.as_ref() != ADOPTED_NETWORK {
-            return None;
-        }
-        let key = key.clone();
+        let key = self.ledger.holder(address).map(|(key, _)| key.clone()).filter(is_adopted)?;
         self.release(&key, now)
+    }
+
+    /// Pods whose leases were adopted from the kernel.
+    pub fn adopted(&self) -> Vec<HostPod> {
+        let leases = self.ledger.leases().filter(|(key, _, _)| is_adopted(key));
+        leases.map(|(key, _, lease)| HostPod { address: lease.address, host_ifname: key.ifname.to_string() }).collect()
+    }
+
+    /// The kernel has nothing of these pods any more. Of those that were adopted, and that were gone at the last look
+    /// too, the addresses rest from now on; answers how many.
+    pub fn kernel_lacks(&mut self, gone: &[HostPod], now: Timestamp) -> usize {
+        let before = std::mem::replace(&mut self.adopted_gone, gone.iter().map(|pod| pod.address).collect());
+        let mut ended = 0;
+        for HostPod { address, host_ifname } in gone.iter().filter(|pod| before.contains(&pod.address)) {
+            if self.release_adopted(*address, now).is_some() {
+                ended += 1;
+                let text = format!("the pod on {host_ifname}, of which only the kernel knew, is gone; {address} rests");
+                self.notice(now, "ForgottenLeaseEnded", text);
+            }
+        }
+        ended
     }
 
     /// Records that a call outside [`Self::step`] produced. To be written before its answer is given.
@@ -106,6 +124,10 @@ impl Machine {
             self.waiters.pop_front();
         }
     }
+}
+
+fn is_adopted(key: &AttachmentKey) -> bool {
+    key.container_id.as_ref() == ADOPTED_CONTAINER && key.network.as_ref() == ADOPTED_NETWORK
 }
 
 fn assigned(key: &AttachmentKey, pod: &PodRef, lease: &Lease) -> Record {

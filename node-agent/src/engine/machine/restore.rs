@@ -64,6 +64,7 @@ impl Machine {
             waiters: VecDeque::new(),
             taken: recovered.taken.clone(),
             gone: recovered.gone.clone(),
+            adopted_gone: BTreeSet::new(),
             subnets: BTreeMap::from([(me.subnet.clone(), me.subnet_cidr)]),
             busy_indexes: BTreeMap::new(),
             host: Host::default(),
