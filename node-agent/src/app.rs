@@ -11,13 +11,13 @@ use std::sync::Arc;
 use std::time::{Duration, Instant};
 
 use enipool_daemon::{AdminServer, LogFile, LogGuard, LogOptions, Readiness, Shutdown, logging};
-use enipool_pool::Timestamp;
 use enipool_pool::ec2::Ec2;
 use enipool_pool::imds::Imds;
 use enipool_pool::targets::TargetError;
+use enipool_pool::{Timestamp, Zone};
 use prometheus_client::registry::Registry;
 use tokio::net::TcpListener;
-use tokio::sync::{broadcast, watch};
+use tokio::sync::{broadcast, mpsc, watch};
 use tokio_util::sync::CancellationToken;
 
 use crate::args::RunArgs;
@@ -25,6 +25,8 @@ use crate::cni::conflist::{self, Conflist};
 use crate::cni::{Server, ServerConfig, Verbs, VerbsConfig};
 use crate::dataplane::{Dataplane, DataplaneConfig, DataplaneError, Drift};
 use crate::engine::{Clock, EngineConfig, Hands, Phase, Pool, StartError};
+use crate::events::publish;
+use crate::events::tell::Telling;
 use crate::host::{Host, HostSettings};
 use crate::introspection;
 use crate::metrics::Metrics;
@@ -182,7 +184,11 @@ pub async fn run<E: Ec2, I: Imds>(args: RunArgs, ec2: E, imds: I) -> Result<(), 
         tracing::info!("standalone: no ENIPool is read or written");
     } else {
         let (seen, seen_by_writer) = watch::channel(Seen::default());
-        let link = ApiLink { node: args.node_name.clone(), flags, pool: pool.clone(), host: host_wishes, metrics };
+        let (node, zone) = (args.node_name.clone(), engine.me.zone.clone());
+        let (tellings, events) = mpsc::channel(publish::QUEUE);
+        let token = shutdown.token();
+        shutdown.spawn(publish::collect(pool.snapshot(), dataplane.drift(), clock, tellings, token));
+        let link = ApiLink { node, zone, flags, pool: pool.clone(), host: host_wishes, metrics, events };
         shutdown.spawn(link.run(seen, seen_by_writer, shutdown.token()));
     }
 
@@ -243,10 +249,12 @@ async fn count_drift(mut drift: broadcast::Receiver<Drift>, metrics: Metrics, sh
 /// The way to the API server: looked for until it is found, while everything else runs.
 struct ApiLink {
     node: String,
+    zone: Zone,
     flags: crate::status::wishes::Wishes,
     pool: Pool,
     host: watch::Sender<crate::status::wishes::HostWishes>,
     metrics: Metrics,
+    events: mpsc::Receiver<Telling>,
 }
 
 impl ApiLink {
@@ -261,6 +269,8 @@ impl ApiLink {
                 () = tokio::time::sleep(CLIENT_RETRY) => {}
             }
         };
+        let (events, token) = (self.events, shutdown.clone());
+        let events = publish::publish(client.clone(), self.node.clone(), seen_by_writer.clone(), events, token);
         let writer = Writer {
             client: client.clone(),
             node: self.node.clone(),
@@ -271,6 +281,7 @@ impl ApiLink {
         let intake = Intake {
             client,
             node: self.node,
+            zone: self.zone,
             flags: self.flags,
             pool: self.pool,
             host: self.host,
@@ -279,7 +290,7 @@ impl ApiLink {
             jitter: Duration::from_millis(seed() % 5_000),
             clock: now,
         };
-        tokio::join!(intake.run(shutdown.clone()), writer.run(shutdown));
+        tokio::join!(intake.run(shutdown.clone()), writer.run(shutdown), events);
     }
 }
 

@@ -10,6 +10,7 @@ pub mod cni;
 pub mod dataplane;
 pub mod doctor;
 pub mod engine;
+pub mod events;
 pub mod host;
 pub mod install;
 pub mod introspection;

@@ -1,5 +1,6 @@
 //! What the engine is told to aim for, after people's wishes, the class and the operator's word have been put together.
 
+use std::collections::BTreeSet;
 use std::time::Duration;
 
 use enipool_pool::ec2::Tags;
@@ -24,12 +25,22 @@ pub struct EffectiveConfig {
     pub cooldown: Duration,
     /// Subnets for new interfaces, best first. Empty: the primary interface's.
     pub subnets: Vec<SubnetId>,
+    /// Subnets that interfaces for pods belong in. One elsewhere, the primary excepted, gets no new pod and goes when its
+    /// last one is gone; none is made elsewhere. `None`: anywhere.
+    pub class_subnets: Option<BTreeSet<SubnetId>>,
     /// Security groups of new interfaces. Empty: the primary interface's.
     pub security_groups: Vec<SecurityGroupId>,
     /// Tags for new interfaces, besides those that the pool needs.
     pub eni_tags: Tags,
     /// Whether interfaces that somebody else attached, with no tag of ours, are used for pods.
     pub manage_untagged: bool,
+}
+
+impl EffectiveConfig {
+    /// Whether interfaces for pods may be in `subnet`.
+    pub fn admits(&self, subnet: &SubnetId) -> bool {
+        self.class_subnets.as_ref().is_none_or(|subnets| subnets.contains(subnet))
+    }
 }
 
 impl Default for EffectiveConfig {
@@ -42,6 +53,7 @@ impl Default for EffectiveConfig {
             max_pods: None,
             cooldown: DEFAULT_COOLDOWN,
             subnets: Vec::new(),
+            class_subnets: None,
             security_groups: Vec::new(),
             eni_tags: Tags::new(),
             manage_untagged: false,

@@ -54,8 +54,12 @@ pub enum EniState {
     Attached,
     /// Pods can have its addresses.
     Ready,
-    /// On its way out: detached and deleted.
+    /// Is to run empty: gets pods only when no other has room, and comes back with the next demand.
     Draining,
+    /// Never gets a pod again, as its subnet is none of its class's; goes when its last one is gone.
+    Retiring,
+    /// On its way out: detached and deleted.
+    Releasing,
     /// Attached, but not ours to use: foreign, `no_manage`, trunk, EFA, or on another network card.
     Unmanaged,
     /// We thought we had it; EC2 does not show it. Looked at again before it is given up.
@@ -69,6 +73,8 @@ impl EniState {
             Self::Attached => "Attached",
             Self::Ready => "Ready",
             Self::Draining => "Draining",
+            Self::Retiring => "Retiring",
+            Self::Releasing => "Releasing",
             Self::Unmanaged => "Unmanaged",
             Self::Missing => "Missing",
         }
@@ -170,6 +176,8 @@ pub struct PoolSnapshot {
     pub in_progress: Vec<ActionView>,
     /// What stands between the node and the addresses that it should have; `None` when it has them.
     pub shortage: Option<Shortage>,
+    /// When that may be over, where anybody can tell.
+    pub shortage_ends: Option<Timestamp>,
     /// What the planner says about its last plan, for a person.
     pub decision: String,
     /// Addresses that the node should hold, by its last plan.
@@ -185,6 +193,12 @@ impl PoolSnapshot {
     /// Addresses that a pod can have now.
     pub fn available(&self) -> u32 {
         self.enis.iter().filter(|eni| eni.gives).fold(0, |sum, eni| sum.saturating_add(eni.counts.free()))
+    }
+
+    /// The notices after `last`; all of them if it is not among them any more.
+    pub fn notices_after(&self, last: Option<&Notice>) -> &[Notice] {
+        let known = last.and_then(|last| self.notices.iter().rposition(|notice| notice == last));
+        known.and_then(|at| self.notices.get(at + 1..)).unwrap_or(&self.notices)
     }
 
     pub fn throttles(&self) -> u64 {

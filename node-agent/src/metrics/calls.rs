@@ -61,7 +61,7 @@ pub async fn count_notices(
     let mut last: Option<Notice> = None;
     loop {
         let snapshot = snapshots.borrow_and_update().clone();
-        for notice in since(last.as_ref(), &snapshot.notices) {
+        for notice in snapshot.notices_after(last.as_ref()) {
             metrics.0.aws.notice(notice.kind);
         }
         last = snapshot.notices.last().cloned().or(last);
@@ -70,12 +70,6 @@ pub async fn count_notices(
             changed = snapshots.changed() => if changed.is_err() { return },
         }
     }
-}
-
-/// The notices after `last`; all of them if it is not among them any more.
-fn since<'a>(last: Option<&Notice>, notices: &'a [Notice]) -> &'a [Notice] {
-    let known = last.and_then(|last| notices.iter().rposition(|notice| notice == last));
-    known.and_then(|at| notices.get(at + 1..)).unwrap_or(notices)
 }
 
 #[cfg(test)]
@@ -128,10 +122,11 @@ mod tests {
     #[test]
     fn a_notice_is_counted_once_also_when_older_ones_are_forgotten() {
         let all: Vec<_> = (0..6).map(|n| notice("StrayAddress", n)).collect();
-        assert_eq!(since(None, &all[..3]).len(), 3);
-        assert_eq!(since(Some(&all[2]), &all[1..5]), &all[3..5]);
-        assert_eq!(since(Some(&all[0]), &all[3..6]).len(), 3, "more came than are kept");
-        assert_eq!(since(Some(&all[5]), &all[3..6]), &[]);
+        let holding = |notices: &[Notice]| PoolSnapshot { notices: notices.to_vec(), ..snapshot() };
+        assert_eq!(holding(&all[..3]).notices_after(None).len(), 3);
+        assert_eq!(holding(&all[1..5]).notices_after(Some(&all[2])), &all[3..5]);
+        assert_eq!(holding(&all[3..6]).notices_after(Some(&all[0])).len(), 3, "more came than are kept");
+        assert_eq!(holding(&all[3..6]).notices_after(Some(&all[5])), &[]);
     }
 
     #[tokio::test]

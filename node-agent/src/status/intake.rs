@@ -6,8 +6,8 @@ use std::time::Duration;
 
 use enipool_crds::enipool::ENIPoolStatus;
 use enipool_crds::{Allocation, DEFAULT_CLASS, ENIPool, ENIPoolClass};
-use enipool_pool::Timestamp;
 use enipool_pool::node::HoldReason;
+use enipool_pool::{Timestamp, Zone};
 use futures::StreamExt;
 use kube::api::Api;
 use kube::core::DeserializeGuard;
@@ -28,6 +28,8 @@ use crate::engine::{Pool, PoolSnapshot, Shortage};
 pub struct Seen {
     /// Whether there is an ENIPool to write to.
     pub exists: bool,
+    /// The ENIPool's uid.
+    pub pool_uid: Option<String>,
     pub surroundings: Surroundings,
     /// The status that was there when the ENIPool was first seen: its transition times live on.
     pub found: ENIPoolStatus,
@@ -37,6 +39,8 @@ pub struct Seen {
 pub struct Intake {
     pub client: Client,
     pub node: String,
+    /// The node's availability zone.
+    pub zone: Zone,
     /// What holds where neither ENIPool nor class says anything: the agent's flags.
     pub flags: Wishes,
     pub pool: Pool,
@@ -138,7 +142,7 @@ impl Intake {
 
     /// Tells engine, host and writer what changed, each only if it did.
     fn publish(&self, known: &mut Known) {
-        let wishes = wishes(&self.flags, known.pool.as_ref(), known.class(), known.away);
+        let wishes = wishes(&self.flags, known.pool.as_ref(), known.class(), &self.zone, known.away);
         if wishes.problems != known.problems {
             for problem in &wishes.problems {
                 tracing::warn!(problem, "part of what is asked for cannot be done");
@@ -162,11 +166,12 @@ impl Intake {
         };
         self.seen.send_if_modified(|seen| {
             let exists = known.pool.is_some();
-            let changed = seen.exists != exists || seen.surroundings != surroundings;
+            let uid = known.pool.as_ref().and_then(|pool| pool.metadata.uid.clone());
+            let changed = seen.exists != exists || seen.surroundings != surroundings || seen.pool_uid != uid;
             if exists && !seen.exists {
                 seen.found = known.pool.as_ref().and_then(|pool| pool.status.clone()).unwrap_or_default();
             }
-            (seen.exists, seen.surroundings) = (exists, surroundings);
+            (seen.exists, seen.pool_uid, seen.surroundings) = (exists, uid, surroundings);
             changed
         });
     }

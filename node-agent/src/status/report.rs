@@ -183,6 +183,8 @@ fn eni(eni: &EniView) -> EniStatus {
             EniState::Attached => ReportedState::Attached,
             EniState::Ready => ReportedState::Ready,
             EniState::Draining => ReportedState::Draining,
+            // Neither gets a pod again: the operator does not count on them.
+            EniState::Retiring | EniState::Releasing => ReportedState::Retiring,
             EniState::Unmanaged | EniState::Missing => ReportedState::Unknown,
         },
     }

@@ -15,7 +15,7 @@ use enipool_agent::engine::{
 };
 use enipool_pool::ec2::{CreateEni, Ec2, Supply};
 use enipool_pool::imds::{Imds, ImdsEni, ImdsError, InstanceIdentity};
-use enipool_pool::{ClientToken, EniId, InstanceId, InstanceType, MacAddress};
+use enipool_pool::{ClientToken, EniId, InstanceId, InstanceType, MacAddress, SubnetId};
 use tokio_util::sync::CancellationToken;
 
 pub(crate) fn key(n: u32) -> AttachmentKey {
@@ -215,6 +215,11 @@ impl Node {
     /// A person takes an address from its interface.
     pub(crate) async fn take_by_hand(&self, lease: &Lease) {
         SimEc2::new(self.shared.clone(), "person").unassign(&lease.eni, &[lease.address], &[]).await.unwrap();
+    }
+
+    /// The region's subnets, in the order of its configuration.
+    pub(crate) fn subnet(&self, nth: usize) -> SubnetId {
+        self.shared.with(|model| model.subnets().nth(nth).unwrap().info.id.clone())
     }
 
     /// Interfaces in the whole region.

@@ -5,7 +5,9 @@ use std::collections::BTreeSet;
 use enipool_pool::ec2::Supply;
 use enipool_pool::eni::Holdings;
 use enipool_pool::ledger;
-use enipool_pool::node::{self as planner, Creating, EniPhase, EniRole, PrefixView, Snapshot, SubnetView, Usage};
+use enipool_pool::node::{
+    self as planner, AllocationView, Creating, EniPhase, EniRole, PrefixView, Snapshot, SubnetView, Usage,
+};
 use enipool_pool::{EniId, Prefix, SubnetId, Timestamp};
 
 use super::entry::{Entry, Stage};
@@ -38,7 +40,11 @@ impl Machine {
             max_pods: self.config.max_pods,
             policy: self.config.policy,
             usage: Usage { waiting: u32::try_from(self.waiters.len()).unwrap_or(u32::MAX), bound: self.config.demand },
-            allocation: self.config.allocation.clone(),
+            allocation: self.config.allocation.clone().map(|allocation| AllocationView {
+                // The operator's word may be older than the class.
+                subnet: allocation.subnet.filter(|subnet| self.config.admits(subnet)),
+                ..allocation
+            }),
             ceiling: self.config.ceiling,
             enis,
             creating: self
@@ -109,7 +115,11 @@ impl Machine {
         }));
         planner::EniView {
             id: id.clone(),
-            role: if entry.hands_off.is_some() { EniRole::Foreign } else { EniRole::Pods },
+            role: match () {
+                () if entry.hands_off.is_some() => EniRole::Foreign,
+                () if self.is_outside_the_class(entry) => EniRole::Retiring,
+                () => EniRole::Pods,
+            },
             phase: match entry.stage {
                 Stage::Detached if entry.doubtful => EniPhase::Attaching,
                 Stage::Detached => EniPhase::Detached,
@@ -136,6 +146,11 @@ impl Machine {
         }
     }
 
+    /// Whether its subnet is none of its class's. Not the primary: whether pods use that one is another question.
+    pub(super) fn is_outside_the_class(&self, entry: &Entry) -> bool {
+        !entry.is_primary() && !self.config.admits(&entry.holdings.subnet)
+    }
+
     fn incoming(&self, id: &EniId) -> Vec<Supply> {
         self.running
             .values()
@@ -149,7 +164,8 @@ impl Machine {
     fn subnet_views(&self) -> Vec<SubnetView> {
         let own = std::slice::from_ref(&self.me.subnet);
         let ids: &[SubnetId] = if self.config.subnets.is_empty() { own } else { &self.config.subnets };
-        ids.iter().map(|id| SubnetView { id: id.clone(), available: None }).collect()
+        let admitted = ids.iter().filter(|id| self.config.admits(id));
+        admitted.map(|id| SubnetView { id: id.clone(), available: None }).collect()
     }
 
     /// The host as it should be: every interface whose link exists, with all its addresses, and with those that a pod

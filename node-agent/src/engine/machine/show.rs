@@ -23,6 +23,7 @@ impl Machine {
         self.generation = self.generation.wrapping_add(1);
         let me = &self.me;
         let addressing = me.capacity.addressing(self.config.policy.addressing);
+        let shortage = self.shortage(now);
         PoolSnapshot {
             at: now,
             generation: self.generation,
@@ -63,7 +64,8 @@ impl Machine {
                     })
                 })
                 .collect(),
-            shortage: self.shortage(now).map(|(shortage, _)| shortage),
+            shortage: shortage.map(|(shortage, _)| shortage),
+            shortage_ends: shortage.and_then(|(_, eta)| Some(now.plus(eta?))),
             decision: self.plan.decision.clone(),
             target: self.plan.target,
             last_ec2_error: self.last_ec2_error.clone(),
@@ -88,9 +90,11 @@ impl Machine {
                     _ if entry.hands_off.is_some() => EniState::Unmanaged,
                     Stage::Detached | Stage::Attaching => EniState::Created,
                     Stage::Attached if entry.attachment.is_none() => EniState::Missing,
+                    Stage::Detaching | Stage::Deleting => EniState::Releasing,
+                    _ if self.is_outside_the_class(entry) => EniState::Retiring,
                     Stage::Attached => EniState::Attached,
+                    Stage::Ready if self.plan.draining.contains(id) => EniState::Draining,
                     Stage::Ready => EniState::Ready,
-                    Stage::Detaching | Stage::Deleting => EniState::Draining,
                 },
                 unmanaged_because: entry.hands_off,
                 prefixes: entry.holdings.prefixes.iter().copied().collect(),

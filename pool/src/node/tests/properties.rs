@@ -187,6 +187,39 @@ proptest! {
     }
 
     #[test]
+    fn interfaces_whose_subnet_left_the_class_get_no_new_pod_and_go_with_their_last_one(
+        instance_type in prop::sample::select(&TYPES),
+        first in policies(),
+        before in prop::collection::vec(events(), 1..20),
+        after in prop::collection::vec(events(), 1..20),
+    ) {
+        let mut toy = Toy::new(instance_type, first);
+        for event in &before {
+            apply(&mut toy, event);
+        }
+        for eni in toy.enis.iter_mut().filter(|eni| !eni.view.primary) {
+            eni.view.role = EniRole::Retiring;
+        }
+        // The ledger hears of it with the next plan.
+        toy.step();
+        let carried = |toy: &Toy| -> u32 {
+            let retiring = toy.enis.iter().filter(|eni| eni.view.role == EniRole::Retiring);
+            retiring.map(|eni| eni.view().addresses().assigned).sum()
+        };
+        let mut most = carried(&toy);
+        for event in &after {
+            apply(&mut toy, event);
+            prop_assert!(carried(&toy) <= most, "a new pod got an address of a retiring interface");
+            most = carried(&toy);
+        }
+        calm(&mut toy);
+        let pods = toy.counts().assigned;
+        toy.end(0, pods);
+        calm(&mut toy);
+        prop_assert!(toy.enis.iter().all(|eni| eni.view.role != EniRole::Retiring), "{:?}", toy.last);
+    }
+
+    #[test]
     fn whatever_happens_the_ceiling_is_not_passed_by_growing(
         instance_type in prop::sample::select(&TYPES),
         first in policies(),
