@@ -5,11 +5,13 @@
 
 pub mod admin;
 pub mod arguments;
+mod hourly;
 pub mod logging;
 pub mod readiness;
 pub mod shutdown;
 
 pub use admin::{Access, AdminServer, Answer, Request};
+pub use hourly::Bounds;
 pub use logging::{LogFile, LogFormat, LogGuard, LogOptions};
 pub use readiness::{Gate, Readiness};
 pub use shutdown::Shutdown;

@@ -1,17 +1,19 @@
-//! Logs: to stdout as text or JSON, and to hourly files of which a bounded number is kept.
+//! Logs: to stdout as text or JSON, and to hourly files of which no more is kept than their bounds allow.
 
-use std::path::{Path, PathBuf};
+use std::path::PathBuf;
 use std::str::FromStr;
+use std::time::SystemTime;
 use std::{fmt, io};
 
 use tracing::Metadata;
 use tracing_appender::non_blocking::{ErrorCounter, NonBlocking, NonBlockingBuilder, WorkerGuard};
-use tracing_appender::rolling::{InitError, RollingFileAppender, Rotation};
 use tracing_subscriber::filter::FilterFn;
 use tracing_subscriber::layer::{Layer, SubscriberExt};
 use tracing_subscriber::registry::LookupSpan;
 use tracing_subscriber::util::SubscriberInitExt;
 use tracing_subscriber::{EnvFilter, fmt as format};
+
+use crate::hourly::{Bounds, HourlyFile};
 
 /// Lines that may wait for the disk. 4096 lines of 250 bytes are 1 MB; what comes beyond is dropped and counted.
 const LINES_WAITING_MAX: usize = 4096;
@@ -49,8 +51,7 @@ impl fmt::Display for LogFormat {
 pub struct LogFile {
     pub folder: PathBuf,
     pub prefix: String,
-    /// Files kept; the oldest goes when a new hour begins.
-    pub keep: usize,
+    pub bounds: Bounds,
     /// Only events whose target begins with this go here, and to no other file. `None`: all the rest.
     pub target: Option<&'static str>,
 }
@@ -72,7 +73,7 @@ pub enum LogError {
     #[error("log folder {} cannot be made", folder.display())]
     Folder { folder: PathBuf, source: io::Error },
     #[error("log files {}.* cannot be opened in {}", file.prefix, file.folder.display())]
-    File { file: LogFile, source: InitError },
+    File { file: LogFile, source: io::Error },
     #[error("logging was set up before")]
     Twice,
 }
@@ -143,17 +144,14 @@ fn belongs_to(target: Option<&'static str>, others: Vec<&'static str>) -> impl F
 
 fn open(file: &LogFile) -> Result<(NonBlocking, WorkerGuard), LogError> {
     std::fs::create_dir_all(&file.folder).map_err(|source| LogError::Folder { folder: file.folder.clone(), source })?;
-    let appender = RollingFileAppender::builder()
-        .rotation(Rotation::HOURLY)
-        .filename_prefix(&file.prefix)
-        .max_log_files(file.keep)
-        .build(Path::new(&file.folder))
+    let appender = HourlyFile::open(file.folder.clone(), file.prefix.clone(), file.bounds, SystemTime::now)
         .map_err(|source| LogError::File { file: file.clone(), source })?;
     Ok(NonBlockingBuilder::default().lossy(true).buffered_lines_limit(LINES_WAITING_MAX).finish(appender))
 }
 
 #[cfg(test)]
 mod tests {
+    use std::path::Path;
     use std::sync::{Arc, Mutex};
 
     use super::*;
@@ -204,7 +202,8 @@ mod tests {
     #[test]
     fn files_are_named_by_the_hour_and_split_by_target() {
         let folder = folder("split");
-        let file = |prefix: &str, target| LogFile { folder: folder.clone(), prefix: prefix.into(), keep: 24, target };
+        let bounds = Bounds { hours: 24, bytes: 1 << 20 };
+        let file = |prefix: &str, target| LogFile { folder: folder.clone(), prefix: prefix.into(), bounds, target };
         let options = LogOptions {
             format: LogFormat::Json,
             filter: "info".into(),
@@ -239,7 +238,12 @@ mod tests {
 
     #[test]
     fn a_folder_that_cannot_be_made_is_refused_by_name() {
-        let file = LogFile { folder: "/proc/enipool".into(), prefix: "a".into(), keep: 1, target: None };
+        let file = LogFile {
+            folder: "/proc/enipool".into(),
+            prefix: "a".into(),
+            bounds: Bounds { hours: 1, bytes: 1 },
+            target: None,
+        };
         let options = LogOptions { format: LogFormat::Text, filter: "info".into(), files: vec![file] };
         assert!(build(&options, io::sink).err().unwrap().to_string().contains("/proc/enipool"));
     }

@@ -10,7 +10,7 @@ use std::net::SocketAddr;
 use std::sync::Arc;
 use std::time::{Duration, Instant};
 
-use enipool_daemon::{AdminServer, LogFile, LogGuard, LogOptions, Readiness, Shutdown, logging};
+use enipool_daemon::{AdminServer, Bounds, LogFile, LogGuard, LogOptions, Readiness, Shutdown, logging};
 use enipool_pool::ec2::Ec2;
 use enipool_pool::imds::Imds;
 use enipool_pool::targets::TargetError;
@@ -70,12 +70,10 @@ pub enum AppError {
 
 /// Sets up logs: standard output, and hourly files with the AWS plugin's names. Keep the guard until the process ends.
 pub fn start_logs(args: &RunArgs) -> Result<LogGuard, AppError> {
-    let file = |prefix: &str, target| LogFile {
-        folder: args.log_dir.clone().into(),
-        prefix: prefix.into(),
-        keep: args.log_files.into(),
-        target,
-    };
+    // Half of the bytes for each kind: pods that come and go all day must not push the agent's own words out.
+    let bounds = Bounds { hours: args.log_files.into(), bytes: args.log_max_bytes / 2 };
+    let file =
+        |prefix: &str, target| LogFile { folder: args.log_dir.clone().into(), prefix: prefix.into(), bounds, target };
     let files = if args.log_dir.is_empty() {
         Vec::new()
     } else {

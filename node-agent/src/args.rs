@@ -129,9 +129,13 @@ pub struct RunArgs {
     /// Folder of the hourly log files; empty: standard output only.
     #[arg(long, env = "ENIPOOL_LOG_DIR", default_value = "/var/log/aws-routed-eni")]
     pub log_dir: String,
-    /// Hourly files kept of each kind.
+    /// Hours of which log files are kept.
     #[arg(long, env = "ENIPOOL_LOG_FILES", default_value_t = 48, value_parser = clap::value_parser!(u16).range(1..=1000))]
     pub log_files: u16,
+    /// Bytes of all log files together, half of them for each kind (1000000 to 100000000000). The oldest go first, also
+    /// within an hour.
+    #[arg(long, env = "ENIPOOL_LOG_MAX_BYTES", default_value_t = 100_000_000, value_parser = clap::value_parser!(u64).range(1_000_000..=100_000_000_000))]
+    pub log_max_bytes: u64,
     /// Levels, as in `info,enipool_agent=debug`.
     #[arg(long, env = "ENIPOOL_LOG", default_value = "info", value_parser = logging::filter)]
     pub log: String,
@@ -340,6 +344,7 @@ mod tests {
             (["--exclude-snat-cidrs", "10.0.0.0/99"], "--exclude-snat-cidrs"),
             (["--additional-eni-tags", "{\"aws:x\":\"y\"}"], "--additional-eni-tags"),
             (["--veth-prefix", "eth"], "--veth-prefix"),
+            (["--log-max-bytes", "100MB"], "--log-max-bytes"),
             (["--log", "agent=loud"], "--log"),
             (["--warm-ip-target", "five"], "WARM_IP_TARGET"),
             (["--max-eni", "-1"], "MAX_ENI"),
