@@ -118,10 +118,10 @@ fn pool(status: &ENIPoolStatus) -> Vec<Line> {
             ),
         ));
     }
-    let draining = status.enis.iter().filter(|eni| eni.state == EniState::Draining).count();
-    if draining > 0 {
-        let draining = i64::try_from(draining).unwrap_or(i64::MAX);
-        lines.push(("Draining", count(draining, "ENI takes no new pods", "ENIs take no new pods")));
+    let retiring = status.enis.iter().filter(|eni| eni.state == EniState::Retiring).count();
+    if retiring > 0 {
+        let retiring = i64::try_from(retiring).unwrap_or(i64::MAX);
+        lines.push(("Retiring", count(retiring, "ENI takes no new pods", "ENIs take no new pods")));
     }
     let waiting = count(status.waiting, "pod of this node waits", "pods of this node wait");
     lines.push(("Waiting", format!("{waiting} for an address at this moment")));

@@ -35,12 +35,21 @@ async fn an_interface_whose_subnet_left_the_class_gets_no_new_pod_and_goes_when_
 
     let chosen =
         EffectiveConfig { subnets: vec![new.clone()], class_subnets: Some([new.clone()].into()), ..config.clone() };
-    node.pool.set_config(chosen);
-    node.settle().await;
     let state = |wanted| {
         let snapshot = node.pool.snapshot().borrow().clone();
         snapshot.enis.iter().find(|eni| eni.id == wanted).map(|eni| eni.state)
     };
+    // Somebody edits the class and takes it back.
+    let calls = node.calls();
+    node.pool.set_config(chosen.clone());
+    node.settle().await;
+    assert_eq!(state(left.id.clone()), Some(EniState::Ready));
+    node.pool.set_config(config);
+    node.settle().await;
+    assert_eq!(node.calls(), calls, "nothing is given up for that");
+
+    node.pool.set_config(chosen);
+    tokio::time::sleep(Duration::from_secs(90)).await;
     assert_eq!(state(left.id.clone()), Some(EniState::Retiring));
     let next = node.pool.acquire(key(12), pod(12), in_seconds(60)).await.unwrap();
     let snapshot = node.pool.snapshot().borrow().clone();

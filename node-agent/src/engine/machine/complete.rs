@@ -17,7 +17,8 @@ use crate::engine::view::Ec2ErrorView;
 
 /// When to look after a change whose outcome is unknown: EC2 mostly shows it by then.
 const SOON: Duration = Duration::from_secs(2);
-/// From a detach to the first try to delete: EC2 takes a few seconds.
+/// From a detach to the first try to delete: EC2 takes a few seconds. Nobody asks whether it is done: the question costs
+/// as much as the refusal that it might save, and its answer may lag.
 const DETACH_TAKES: Duration = Duration::from_secs(3);
 /// Pause after security groups were refused: mostly a person has to do something first.
 const GROUPS_AGAIN: Duration = Duration::from_secs(120);

@@ -50,6 +50,9 @@ const HINT_EVERY: Duration = Duration::from_secs(60);
 /// When, after a start without a journal, EC2 is asked for unattached leftovers of this instance. Once, and off the way
 /// of the first pods.
 const ORPHANS_AFTER: Duration = Duration::from_secs(600);
+/// How long a class must have chosen its subnets before interfaces elsewhere are given up for them: what is found while
+/// a class is being edited, or an operator starts, may be half of it.
+const RETIRE_AFTER: Duration = Duration::from_secs(60);
 const MAX_NOTICES: usize = 64;
 
 /// What never changes while the agent runs.
@@ -134,6 +137,8 @@ pub struct Machine {
     /// Addresses of adopted pods that the kernel did not show at the last look.
     adopted_gone: BTreeSet<Ipv4Addr>,
     subnets: BTreeMap<SubnetId, SubnetCidr>,
+    /// The subnets of the class, and since when they are these.
+    class_subnets: (Option<BTreeSet<SubnetId>>, Timestamp),
     /// Device indexes that EC2 says are taken by something that we do not see, and until when that is believed.
     busy_indexes: BTreeMap<u32, Timestamp>,
     host: Host,
@@ -160,6 +165,9 @@ impl Machine {
     pub fn step(&mut self, now: Timestamp) -> Effects {
         self.ledger.expire(now);
         self.forget(now);
+        if self.class_subnets.0 != self.config.class_subnets {
+            self.class_subnets = (self.config.class_subnets.clone(), now);
+        }
         self.serve(now);
         self.advance(now);
         self.set_up_host(now);
@@ -355,6 +363,7 @@ impl Machine {
             self.host.retry_at,
             self.plan.wake_at,
             self.blown,
+            self.class_subnets.0.is_some().then(|| self.class_subnets.1.plus(RETIRE_AFTER)),
         ]
         .into_iter()
         .flatten()

@@ -11,12 +11,13 @@ use enipool_pool::node::{
 use enipool_pool::{EniId, Prefix, SubnetId, Timestamp};
 
 use super::entry::{Entry, Stage};
-use super::{Machine, Op};
+use super::{Machine, Op, RETIRE_AFTER};
 use crate::engine::port::{HostEni, HostPicture};
 
 impl Machine {
-    pub(super) fn planner_snapshot(&self, _now: Timestamp) -> Snapshot {
-        let mut enis: Vec<planner::EniView> = self.enis.iter().map(|(id, entry)| self.planner_eni(id, entry)).collect();
+    pub(super) fn planner_snapshot(&self, now: Timestamp) -> Snapshot {
+        let mut enis: Vec<planner::EniView> =
+            self.enis.iter().map(|(id, entry)| self.planner_eni(id, entry, now)).collect();
         for (id, foreign) in &self.foreign {
             enis.push(planner::EniView {
                 id: id.clone(),
@@ -87,7 +88,7 @@ impl Machine {
         })
     }
 
-    fn planner_eni(&self, id: &EniId, entry: &Entry) -> planner::EniView {
+    fn planner_eni(&self, id: &EniId, entry: &Entry, now: Timestamp) -> planner::EniView {
         let mut singles = planner::Counts::default();
         let mut singles_leaving = 0;
         let mut prefixes: Vec<PrefixView> = Vec::new();
@@ -117,7 +118,7 @@ impl Machine {
             id: id.clone(),
             role: match () {
                 () if entry.hands_off.is_some() => EniRole::Foreign,
-                () if self.is_outside_the_class(entry) => EniRole::Retiring,
+                () if self.is_outside_the_class(entry, now) => EniRole::Retiring,
                 () => EniRole::Pods,
             },
             phase: match entry.stage {
@@ -146,9 +147,12 @@ impl Machine {
         }
     }
 
-    /// Whether its subnet is none of its class's. Not the primary: whether pods use that one is another question.
-    pub(super) fn is_outside_the_class(&self, entry: &Entry) -> bool {
-        !entry.is_primary() && !self.config.admits(&entry.holdings.subnet)
+    /// Whether its subnet is none of its class's, and has not been for a while. Not the primary: whether pods use that one
+    /// is another question.
+    pub(super) fn is_outside_the_class(&self, entry: &Entry, now: Timestamp) -> bool {
+        let (subnets, since) = &self.class_subnets;
+        let outside = subnets.as_ref().is_some_and(|subnets| !subnets.contains(&entry.holdings.subnet));
+        outside && !entry.is_primary() && now.since(*since) >= RETIRE_AFTER
     }
 
     fn incoming(&self, id: &EniId) -> Vec<Supply> {

@@ -66,6 +66,7 @@ impl Machine {
             gone: recovered.gone.clone(),
             adopted_gone: BTreeSet::new(),
             subnets: BTreeMap::from([(me.subnet.clone(), me.subnet_cidr)]),
+            class_subnets: (None, now),
             busy_indexes: BTreeMap::new(),
             host: Host::default(),
             timers: Timers::default(),

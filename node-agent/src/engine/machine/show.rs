@@ -43,7 +43,7 @@ impl Machine {
                 addresses: me.capacity.max_pods(addressing),
                 max_pods: self.config.max_pods.unwrap_or_else(|| me.capacity.max_pods(addressing)),
             }),
-            enis: self.eni_views(),
+            enis: self.eni_views(now),
             counts: self.ledger.totals(),
             strays: self.ledger.strays().collect(),
             waiting: self
@@ -75,7 +75,7 @@ impl Machine {
         }
     }
 
-    fn eni_views(&self) -> Vec<EniView> {
+    fn eni_views(&self, now: Timestamp) -> Vec<EniView> {
         let mut views: Vec<EniView> = self
             .enis
             .iter()
@@ -91,7 +91,7 @@ impl Machine {
                     Stage::Detached | Stage::Attaching => EniState::Created,
                     Stage::Attached if entry.attachment.is_none() => EniState::Missing,
                     Stage::Detaching | Stage::Deleting => EniState::Releasing,
-                    _ if self.is_outside_the_class(entry) => EniState::Retiring,
+                    _ if self.is_outside_the_class(entry, now) => EniState::Retiring,
                     Stage::Attached => EniState::Attached,
                     Stage::Ready if self.plan.draining.contains(id) => EniState::Draining,
                     Stage::Ready => EniState::Ready,
