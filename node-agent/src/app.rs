@@ -23,7 +23,7 @@ use tokio_util::sync::CancellationToken;
 use crate::args::RunArgs;
 use crate::cni::conflist::{self, Conflist};
 use crate::cni::{Server, ServerConfig, Verbs, VerbsConfig};
-use crate::dataplane::{Dataplane, DataplaneConfig, DataplaneError, Drift};
+use crate::dataplane::{Dataplane, DataplaneError, Drift};
 use crate::engine::{Clock, EngineConfig, Hands, Phase, Pool, StartError};
 use crate::events::publish;
 use crate::events::tell::Telling;
@@ -99,13 +99,7 @@ pub async fn run<E: Ec2, I: Imds>(args: RunArgs, ec2: E, imds: I) -> Result<(), 
     let listener =
         TcpListener::bind(args.listen).await.map_err(|source| AppError::Listen { address: args.listen, source })?;
 
-    let dataplane = Dataplane::new(DataplaneConfig {
-        veth_prefix: paths.veth_prefix.clone(),
-        sysctl_root: paths.sysctl_root.clone(),
-        state_dir: paths.state_dir.clone(),
-        ..DataplaneConfig::default()
-    })
-    .await?;
+    let dataplane = Dataplane::new(paths.dataplane()).await?;
     let (host_wishes, host_wishes_seen) = watch::channel(flags.host.clone());
     let settings = HostSettings {
         node_ports: args.host.node_port_support,

@@ -13,7 +13,7 @@ use enipool_pool::ec2::Tags;
 use enipool_pool::targets::{Addressing, Policy, TargetError, Targets};
 use ipnet::Ipv4Net;
 
-use crate::dataplane::{Randomization, Snat, VethPrefix};
+use crate::dataplane::{DataplaneConfig, Randomization, Snat, VethPrefix};
 use crate::engine::EffectiveConfig;
 use crate::status::wishes::{HostWishes, Wishes};
 
@@ -94,6 +94,15 @@ impl Paths {
     }
     pub fn conflist(&self) -> PathBuf {
         self.cni_conf_dir.join(&self.cni_conf_name)
+    }
+    /// What the dataplane is told of this host.
+    pub fn dataplane(&self) -> DataplaneConfig {
+        DataplaneConfig {
+            veth_prefix: self.veth_prefix.clone(),
+            sysctl_root: self.sysctl_root.clone(),
+            state_dir: self.state_dir.clone(),
+            ..DataplaneConfig::default()
+        }
     }
 }
 

@@ -6,7 +6,7 @@ use std::{fs, io};
 
 use crate::args::CleanupArgs;
 use crate::cni::conflist;
-use crate::dataplane::{Dataplane, DataplaneConfig, DataplaneError};
+use crate::dataplane::{Dataplane, DataplaneError};
 use crate::install;
 
 /// Why something of ours is still there.
@@ -45,13 +45,7 @@ pub async fn cleanup(args: &CleanupArgs) -> Result<String, CleanupError> {
     for path in install::uninstall(&args.cni_bin_dir).map_err(file(args.cni_bin_dir.display().to_string()))? {
         line(&path.display().to_string());
     }
-    let dataplane = Dataplane::new(DataplaneConfig {
-        veth_prefix: paths.veth_prefix.clone(),
-        sysctl_root: paths.sysctl_root.clone(),
-        state_dir: paths.state_dir.clone(),
-        ..DataplaneConfig::default()
-    })
-    .await?;
+    let dataplane = Dataplane::new(paths.dataplane()).await?;
     let report = dataplane.cleanup().await?;
     for removed in &report.removed {
         line(removed);

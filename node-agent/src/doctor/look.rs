@@ -17,7 +17,7 @@ use tokio::time::timeout;
 
 use super::compare::{CloudPicture, KernelPicture, LedgerPicture};
 use crate::args::Paths;
-use crate::dataplane::{Dataplane, DataplaneConfig, DataplaneError};
+use crate::dataplane::{Dataplane, DataplaneError};
 use enipool_pool::eni::TAG_INSTANCE;
 
 /// The agent answers from memory.
@@ -119,13 +119,7 @@ pub(super) async fn cloud<E: Ec2, I: Imds>(ec2: &E, imds: &I) -> Result<CloudPic
 
 /// What the kernel says.
 pub(super) async fn kernel(paths: &Paths) -> Result<KernelPicture, DoctorError> {
-    let dataplane = Dataplane::new(DataplaneConfig {
-        veth_prefix: paths.veth_prefix.clone(),
-        sysctl_root: paths.sysctl_root.clone(),
-        state_dir: paths.state_dir.clone(),
-        ..DataplaneConfig::default()
-    })
-    .await?;
+    let dataplane = Dataplane::new(paths.dataplane()).await?;
     let observed = dataplane.observe().await?;
     Ok(KernelPicture {
         pods: observed.pods.into_iter().map(|pod| (pod.address, pod.host_ifname.to_string())).collect(),

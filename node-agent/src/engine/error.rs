@@ -91,8 +91,8 @@ fn advise(reason: HoldReason) -> &'static str {
         HoldReason::InstanceLimit => "lower the kubelet's --max-pods, raise maxENIs, or use a larger instance type",
         HoldReason::AccountLimit => "ask AWS for a higher quota of network interfaces per region",
         HoldReason::MaxPods => "raise the kubelet's --max-pods",
-        HoldReason::Ceiling => "see the ENIPool's spec.allocation.decision for who holds the addresses",
-        HoldReason::InstanceNotRunning => "none: the instance is going",
+        HoldReason::Ceiling => "the ENIPool's spec.allocation.decision says how it came about",
+        HoldReason::InstanceNotRunning => "nothing to do: the node goes, and the pod will be made elsewhere",
         HoldReason::AccessDenied => "attach the IAM policy that enipool ships to the node's role",
         HoldReason::Ec2Unavailable => "check the network path and the status of EC2 in the region",
         HoldReason::NoSubnet => "check the subnet selector of the ENIPoolClass",
@@ -149,6 +149,23 @@ impl AcquireError {
             Self::NotServing(_) | Self::Cancelled | Self::TooManyWaiting(_) => true,
             Self::TimedOut { shortage, .. } => shortage.passes(),
             Self::Journal(_) => false,
+        }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn what_people_are_told_to_do_names_only_commands_that_exist() {
+        let all = [Shortage::Starting, Shortage::Cooling].into_iter().chain(HoldReason::ALL.map(Shortage::Hold));
+        for shortage in all {
+            let text = format!("{}; {}", shortage.explanation(), shortage.advice());
+            for command in text.split("kubectl ").skip(1) {
+                let known = ["enipool top --sort throttles`", "enipool why "];
+                assert!(known.iter().any(|known| command.starts_with(known)), "{shortage}: {text}");
+            }
         }
     }
 }

@@ -96,6 +96,24 @@ pub enum HoldReason {
 }
 
 impl HoldReason {
+    pub const ALL: [Self; 15] = [
+        Self::SubnetExhausted,
+        Self::NoContiguousPrefix,
+        Self::Throttled,
+        Self::InstanceLimit,
+        Self::AccountLimit,
+        Self::MaxPods,
+        Self::Ceiling,
+        Self::AwaitingTurn,
+        Self::AttachInFlight,
+        Self::AssignInFlight,
+        Self::InstanceNotRunning,
+        Self::AccessDenied,
+        Self::Ec2Unavailable,
+        Self::NoSubnet,
+        Self::Paused,
+    ];
+
     /// A name for conditions, metrics and errors: one of a closed set.
     pub fn name(self) -> &'static str {
         match self {
