@@ -1,5 +1,5 @@
-//! What both daemons, operator and node agent, need at their rim: arguments, logs, the admin server, readiness and an
-//! orderly end.
+//! What both daemons, operator and node agent, need at their rim: arguments, logs, the admin server, readiness, memory
+//! and an orderly end.
 //!
 //! It knows neither Kubernetes nor AWS nor addresses, and decides nothing.
 
@@ -7,6 +7,7 @@ pub mod admin;
 pub mod arguments;
 mod hourly;
 pub mod logging;
+pub mod memory;
 pub mod readiness;
 pub mod shutdown;
 

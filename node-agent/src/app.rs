@@ -10,7 +10,7 @@ use std::net::SocketAddr;
 use std::sync::Arc;
 use std::time::{Duration, Instant};
 
-use enipool_daemon::{AdminServer, Bounds, LogFile, LogGuard, LogOptions, Readiness, Shutdown, logging};
+use enipool_daemon::{AdminServer, Bounds, LogFile, LogGuard, LogOptions, Readiness, Shutdown, logging, memory};
 use enipool_pool::ec2::Ec2;
 use enipool_pool::imds::Imds;
 use enipool_pool::targets::TargetError;
@@ -168,6 +168,7 @@ pub async fn run<E: Ec2, I: Imds>(args: RunArgs, ec2: E, imds: I) -> Result<(), 
         }
     };
     shutdown.spawn_vital("CNI server", start_serving);
+    shutdown.spawn(memory::keep_small(shutdown.token()));
     shutdown.spawn(host.follow_wishes(shutdown.token()));
     shutdown.spawn(follow_mtu(verbs, host_wishes.subscribe(), shutdown.token()));
     shutdown.spawn(count_notices(metrics.clone(), pool.snapshot(), shutdown.token()));

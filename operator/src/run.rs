@@ -5,7 +5,7 @@ use std::time::Duration;
 
 use anyhow::Context as _;
 use enipool_crds::ENIPoolClassSpec;
-use enipool_daemon::{AdminServer, Gate, Readiness, Shutdown};
+use enipool_daemon::{AdminServer, Gate, Readiness, Shutdown, memory};
 use enipool_pool::Timestamp;
 use enipool_pool::budget::Budget;
 use enipool_pool::ec2::Ec2;
@@ -42,6 +42,7 @@ pub async fn run<E: Ec2>(args: Args, client: Client, ec2: E, shutdown: Shutdown)
         .with_context(|| format!("--admin-address {}", args.admin_address))?;
     let admin = AdminServer::new(readiness).metrics(Arc::new(registry));
     shutdown.spawn_vital("admin server", admin.serve(listener, shutdown.token()));
+    shutdown.spawn(memory::keep_small(shutdown.token()));
 
     if !await_api(&client, &reachable, &shutdown.token()).await {
         return shutdown.finish(GRACE).await.map_err(anyhow::Error::new);

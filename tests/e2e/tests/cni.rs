@@ -29,7 +29,7 @@ impl Stage {
             eprintln!("left out: the plugin's conformance tests make network namespaces and need root");
             return None;
         }
-        let tools = tools();
+        let tools = tools().unwrap();
         if !tools.join("cnitool").exists() {
             eprintln!("left out: {} has no cnitool; `make tools` builds it", tools.display());
             return None;
@@ -80,7 +80,7 @@ impl Stage {
         command
             .args(["--mount", "sh", "-ec", "mkdir -p /var/lib/cni; mount --bind \"$0\" /var/lib/cni; exec \"$@\""])
             .arg(cache)
-            .arg(tools().join("cnitool"))
+            .arg(tools().unwrap().join("cnitool"))
             .args([verb, "enipool", pod.path().to_str().unwrap()])
             .env("NETCONFPATH", self.root.join("state"))
             .env("CNI_PATH", self.root.join("bin"))

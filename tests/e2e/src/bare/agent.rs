@@ -91,6 +91,17 @@ impl Agent {
         Ok(kib * 1024.0 / 1e6)
     }
 
+    /// Time on a processor since its start, of all its threads.
+    pub fn cpu_time(&self) -> Result<Duration> {
+        let mut total = Duration::ZERO;
+        for task in fs::read_dir(format!("/proc/{}/task", self.process.id()))? {
+            let Ok(stat) = fs::read_to_string(task?.path().join("schedstat")) else { continue };
+            let nanoseconds = stat.split_whitespace().next().context("schedstat is empty")?.parse()?;
+            total += Duration::from_nanos(nanoseconds);
+        }
+        Ok(total)
+    }
+
     /// Waits until at least `count` addresses can be given to pods at once: their interfaces are set up.
     pub fn wait_for_free(&mut self, count: u64) -> Result<()> {
         const METRIC: &str = "enipool_addresses_available ";

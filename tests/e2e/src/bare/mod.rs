@@ -7,6 +7,8 @@ pub mod pods;
 
 use std::path::PathBuf;
 
+use anyhow::Result;
+
 /// The agent that was built with this program; `ENIPOOL_AGENT` names another.
 pub fn agent_executable() -> PathBuf {
     built("ENIPOOL_AGENT", "enipool-agent")
@@ -17,11 +19,12 @@ pub fn plugin_executable() -> PathBuf {
     built("ENIPOOL_CNI", "../shim/enipool-cni")
 }
 
-/// The cache of programs that `make tools` fills.
-pub fn tools() -> PathBuf {
-    let cache = std::env::var_os("XDG_CACHE_HOME").map(PathBuf::from);
-    let home = || std::env::var_os("HOME").map_or_else(|| "/root".into(), PathBuf::from).join(".cache");
-    cache.unwrap_or_else(home).join("enipool/bin")
+/// The folder of programs that `make tools` fills.
+///
+/// # Errors
+/// When neither `ENIPOOL_CACHE` nor `HOME` says where the cache is.
+pub fn tools() -> Result<PathBuf> {
+    Ok(crate::cluster::programs::cache()?.join("bin"))
 }
 
 /// A file beside this program, which may be a test (one folder deeper).

@@ -9,7 +9,7 @@ mod node;
 mod node_config;
 mod pki;
 mod process;
-mod programs;
+pub(crate) mod programs;
 mod report;
 pub mod run;
 

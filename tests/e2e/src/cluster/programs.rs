@@ -89,7 +89,8 @@ pub fn in_path(program: &str) -> Option<PathBuf> {
         .find(|candidate| candidate.is_file())
 }
 
-fn cache() -> Result<PathBuf> {
+/// The folder outside the tree that `make tools` fills.
+pub(crate) fn cache() -> Result<PathBuf> {
     if let Some(cache) = env::var_os("ENIPOOL_CACHE") {
         return Ok(cache.into());
     }

@@ -42,14 +42,20 @@ const BATCH: usize = 20;
 #[tokio::main(worker_threads = 2)]
 async fn main() -> Result<()> {
     let args = Args::parse();
-    let tools = bare::tools();
+    let tools = bare::tools()?;
     for file in [bare::agent_executable(), bare::plugin_executable(), tools.join("ptp"), tools.join("host-local")] {
         fs::metadata(&file).with_context(|| format!("{} is missing: `make build tools`", file.display()))?;
     }
     let mut fabric = Fabric::start(FabricConfig { sim: SimConfig::instant(), ..FabricConfig::default() }).await?;
     let outcome = measure(&args, &fabric).await;
     fabric.stop().await.context("take the fabric down")?;
-    let report = outcome?;
+    let mut report = outcome?;
+    if !args.quick {
+        let mut fabric = Fabric::start(FabricConfig::default()).await?;
+        let outcome = slow(&fabric, &mut report).await;
+        fabric.stop().await.context("take the slow fabric down")?;
+        outcome?;
+    }
     report.print();
     report.write(&args.out)
 }
@@ -59,13 +65,7 @@ async fn measure(args: &Args, fabric: &Fabric) -> Result<Report> {
     let quiet = fabric.launch_node(NodeSpec::new("quiet", "m5.16xlarge")).await?;
     let filled = fabric.launch_node(NodeSpec::new("filled", "m5.large")).await?;
     let fresh = fabric.launch_node(NodeSpec::new("fresh", "m5.large")).await?;
-    let bench = Bench {
-        root: PathBuf::from("/run").join(format!("enipool-bench-{}", fabric.run_id())),
-        endpoint: fabric.ec2_endpoint(),
-        region: fabric.region().to_owned(),
-        run: fabric.run_id().to_string(),
-        args,
-    };
+    let bench = Bench::on(fabric);
     let sim = fabric.sim();
     // Everything below waits for processes and for the kernel: the simulator keeps the runtime's other threads.
     let outcome = tokio::task::block_in_place(|| {
@@ -75,27 +75,52 @@ async fn measure(args: &Args, fabric: &Fabric) -> Result<Report> {
             supply::fill(sim, bench.spec(&filled, &[]), &mut report)?;
             supply::burst(sim, bench.spec(&fresh, &[]), &mut report)?;
         }
-        bench.plugins(&large, &quiet, &mut report)?;
+        bench.plugins(&large, &quiet, args, &mut report)?;
         Ok(report)
     });
-    // Best effort: what stays is below /run and named after the run.
-    if outcome.is_ok() {
-        let _ = fs::remove_dir_all(&bench.root);
-    } else {
-        println!("the agents' logs are in {}", bench.root.display());
-    }
-    outcome
+    bench.end(outcome)
 }
 
-struct Bench<'a> {
+/// What needs an EC2 as slow as the real one.
+async fn slow(fabric: &Fabric, report: &mut Report) -> Result<()> {
+    let bench = Bench::on(fabric);
+    let mut specs = Vec::new();
+    for name in ["slow-a", "slow-b", "slow-c"] {
+        specs.push(bench.spec(&fabric.launch_node(NodeSpec::new(name, "m5.large")).await?, &[]));
+    }
+    let outcome = tokio::task::block_in_place(|| supply::slow_bursts(fabric.sim(), specs, report));
+    bench.end(outcome)
+}
+
+/// Where agents of one fabric live.
+struct Bench {
     root: PathBuf,
     endpoint: String,
     region: String,
     run: String,
-    args: &'a Args,
 }
 
-impl Bench<'_> {
+impl Bench {
+    fn on(fabric: &Fabric) -> Self {
+        Self {
+            root: PathBuf::from("/run").join(format!("enipool-bench-{}", fabric.run_id())),
+            endpoint: fabric.ec2_endpoint(),
+            region: fabric.region().to_owned(),
+            run: fabric.run_id().to_string(),
+        }
+    }
+
+    /// Removes the agents' files, or says where their logs are.
+    fn end<T>(&self, outcome: Result<T>) -> Result<T> {
+        if outcome.is_ok() {
+            // Best effort: what stays is below /run and named after the run.
+            let _ = fs::remove_dir_all(&self.root);
+        } else {
+            println!("the agents' logs are in {}", self.root.display());
+        }
+        outcome
+    }
+
     fn spec(&self, node: &Node, env: &[(&'static str, &'static str)]) -> AgentSpec {
         AgentSpec {
             executable: bare::agent_executable(),
@@ -110,20 +135,20 @@ impl Bench<'_> {
     }
 
     /// Everything that is measured on large nodes with a full pool, beside a node of the reference.
-    fn plugins(&self, node: &Node, quiet: &Node, report: &mut Report) -> Result<()> {
+    fn plugins(&self, node: &Node, quiet: &Node, args: &Args, report: &mut Report) -> Result<()> {
         let env = [("WARM_IP_TARGET", "700"), ("IP_COOLDOWN_PERIOD", "1")];
         let mut agent = self.spec(node, &env).start()?;
         agent.wait_for_free(700)?;
         let ours = Contender::of(&agent, &format!("enp-cni-{}", self.run));
         let reference_node = PodNetns::new(&format!("enp-cni-{}-ptp-node", self.run))?;
         let theirs = Contender {
-            plugin: plugin::reference(&bare::tools(), &self.root.join("host-local")),
+            plugin: plugin::reference(&bare::tools()?, &self.root.join("host-local")),
             node: reference_node.path().to_owned(),
             prefix: format!("enp-cni-{}-ptp", self.run),
         };
-        one_at_a_time(&ours, &theirs, self.args.rounds, report)?;
+        one_at_a_time(&ours, &theirs, args.rounds, report)?;
         twenty_at_once(&ours, &theirs, report)?;
-        if !self.args.quick {
+        if !args.quick {
             let mut other = self.spec(quiet, &env).start()?;
             other.wait_for_free(700)?;
             crowd(&agent, &other, &self.run, report)?;

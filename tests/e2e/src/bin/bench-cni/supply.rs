@@ -1,9 +1,14 @@
-//! How the pool itself does: EC2 calls to fill a node, to restart, and 27 pods at once on a fresh one.
+//! How the pool itself does: EC2 calls to fill a node and to restart, what an idle agent uses, and 27 pods at once on a
+//! fresh node, with an EC2 that answers at once and with one that takes as long as the real one.
 
+use std::collections::BTreeMap;
+use std::sync::{Arc, Mutex, PoisonError};
 use std::time::{Duration, Instant};
 
-use anyhow::Result;
+use anyhow::{Context, Result};
+use ec2_sim::model::Event;
 use ec2_sim::server::Handle;
+use enipool_pool::{EniId, Timestamp};
 
 use enipool_e2e::bare::agent::{Agent, AgentSpec};
 
@@ -15,6 +20,8 @@ const M5_LARGE: usize = 27;
 /// How long EC2 has to be left alone before the pool counts as steady. Longer than any of the agent's periods that could
 /// still call EC2 after a change.
 const QUIET: Duration = Duration::from_secs(5);
+/// For how long an idle agent is watched.
+const IDLE: Duration = Duration::from_secs(30);
 
 fn calls(sim: &Handle) -> u64 {
     sim.model().with(|model| model.calls().last_seq())
@@ -48,6 +55,11 @@ pub(crate) fn fill(sim: &Handle, spec: AgentSpec, report: &mut Report) -> Result
     let before = calls(sim);
     let agent = spec.start()?;
     until_quiet(sim);
+    let (cpu, begun, idle) = (agent.cpu_time()?, Instant::now(), calls(sim));
+    std::thread::sleep(IDLE);
+    let percent = 100.0 * (agent.cpu_time()? - cpu).as_secs_f64() / begun.elapsed().as_secs_f64();
+    report.figure("agent_idle_cpu_percent", percent, Goal::AtMost(0.2));
+    report.figure("ec2_calls_idle", count(calls(sim) - idle), Goal::AtMost(0.0));
     report.figure("agent_rss_idle_mb", agent.rss_mb()?, Goal::AtMost(20.0));
     let contender = Contender::of(&agent, "enp-cni-fill");
     let pods = contender.bring_up(M5_LARGE)?;
@@ -80,6 +92,74 @@ pub(crate) fn burst(sim: &Handle, spec: AgentSpec, report: &mut Report) -> Resul
     report.figure("burst_27_failed", count(failures.len() as u64), Goal::AtMost(0.0));
     contender.take_down(pods)?;
     agent.stop()
+}
+
+/// 27 pods at once on fresh nodes whose EC2 takes as long as the real one, against the longest chain of calls that any of
+/// their interfaces needed: a creation, an attachment, and the way of the interface into the instance. The worst node
+/// counts.
+pub(crate) fn slow_bursts(sim: &Handle, specs: Vec<AgentSpec>, report: &mut Report) -> Result<()> {
+    let mut worst = f64::NAN;
+    for spec in specs {
+        let agent: Agent = spec.start()?;
+        until_quiet(sim);
+        let contender = Contender::of(&agent, "enp-cni-slow");
+        let mut pods = contender.pods(M5_LARGE)?;
+        let before = calls(sim);
+        let arrivals = Arrivals::watch(sim);
+        let (seconds, failures) = contender.at_once(&mut pods)?;
+        let chain = longest_chain(sim, before, &arrivals.end()).context("the burst needed no interface")?.as_secs_f64();
+        let made = words(sim, before);
+        println!("  27 at once, real latencies: {seconds:.3} s, longest chain {chain:.3} s; {made}");
+        if let Some(failure) = failures.first() {
+            anyhow::bail!("{} of {M5_LARGE} ADDs failed, the first with: {failure}", failures.len());
+        }
+        worst = worst.max(seconds / chain);
+        contender.take_down(pods)?;
+        agent.stop()?;
+    }
+    report.figure("burst_27_real_latencies_vs_chain", worst, Goal::AtMost(1.2));
+    Ok(())
+}
+
+/// When interfaces came into their instances, by the simulator's clock.
+struct Arrivals {
+    seen: Arc<Mutex<BTreeMap<EniId, Timestamp>>>,
+    watcher: tokio::task::JoinHandle<()>,
+}
+
+impl Arrivals {
+    fn watch(sim: &Handle) -> Self {
+        let seen = Arc::new(Mutex::new(BTreeMap::new()));
+        let (mut events, model, log) = (sim.events(), sim.model().clone(), Arc::clone(&seen));
+        let watcher = tokio::spawn(async move {
+            while let Ok(event) = events.recv().await {
+                if let Event::EniAttached { eni, .. } = event {
+                    let now = model.with(|model| model.now());
+                    log.lock().unwrap_or_else(PoisonError::into_inner).insert(eni, now);
+                }
+            }
+        });
+        Self { seen, watcher }
+    }
+
+    fn end(self) -> BTreeMap<EniId, Timestamp> {
+        self.watcher.abort();
+        std::mem::take(&mut *self.seen.lock().unwrap_or_else(PoisonError::into_inner))
+    }
+}
+
+/// The longest time that EC2 itself took for one of the interfaces made after call number `since`.
+fn longest_chain(sim: &Handle, since: u64, arrivals: &BTreeMap<EniId, Timestamp>) -> Option<Duration> {
+    let calls: Vec<_> = sim.model().with(|model| model.calls().since(since).cloned().collect());
+    let of = |action: &str, eni: &EniId| {
+        calls.iter().find(|call| call.action == action && call.resources.iter().any(|id| id == eni.as_str())).cloned()
+    };
+    let chain = |(eni, arrived): (&EniId, &Timestamp)| {
+        let (created, attached) = (of("CreateNetworkInterface", eni)?, of("AttachNetworkInterface", eni)?);
+        let way = arrived.since(attached.at).max(Duration::from_millis(attached.latency_ms));
+        Some(Duration::from_millis(created.latency_ms) + way)
+    };
+    arrivals.iter().filter_map(chain).max()
 }
 
 #[allow(clippy::cast_precision_loss, reason = "far below 2^52")]
