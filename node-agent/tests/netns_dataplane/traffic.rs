@@ -6,18 +6,19 @@ use std::time::{Duration, Instant};
 
 use crate::lab::Netns;
 
-const PATIENCE: Duration = Duration::from_secs(2);
+/// A busy machine may need seconds to resolve a neighbour.
+const PATIENCE: Duration = Duration::from_secs(15);
+/// Datagrams get lost, by an unresolved neighbour for one: who hears nothing for so long sends again.
+const AGAIN: Duration = Duration::from_secs(1);
 
 /// Sends a datagram from one namespace to an address in another and back. Returns the source as the receiver saw it.
 pub(crate) fn udp(from: &Netns, to: &Netns, address: Ipv4Addr) -> Result<Ipv4Addr, String> {
     let server = to.run(|| UdpSocket::bind((address, 0)).unwrap());
     let port = server.local_addr().unwrap().port();
-    server.set_read_timeout(Some(PATIENCE)).unwrap();
     let client = from.run(|| UdpSocket::bind((Ipv4Addr::UNSPECIFIED, 0)).unwrap());
     client.set_read_timeout(Some(PATIENCE)).unwrap();
-    client.send_to(b"hello", (address, port)).map_err(|error| format!("not sent: {error}"))?;
     let mut buffer = [0; 16];
-    let (_, seen) = server.recv_from(&mut buffer).map_err(|error| format!("nothing arrived: {error}"))?;
+    let (_, seen) = deliver(&client, b"hello", &server, &mut buffer, (address, port).into())?;
     server.send_to(b"welcome", seen).map_err(|error| format!("no answer sent: {error}"))?;
     let (_, answered) = client.recv_from(&mut buffer).map_err(|error| format!("no answer came: {error}"))?;
     if answered.ip() != address {
@@ -32,13 +33,31 @@ pub(crate) fn udp(from: &Netns, to: &Netns, address: Ipv4Addr) -> Result<Ipv4Add
 /// Sends one datagram of `size` bytes. Returns its source as the receiver saw it.
 pub(crate) fn datagram(from: &Netns, to: &Netns, address: Ipv4Addr, size: usize) -> Result<Ipv4Addr, String> {
     let server = to.run(|| UdpSocket::bind((address, 0)).unwrap());
-    server.set_read_timeout(Some(PATIENCE)).unwrap();
     let client = from.run(|| UdpSocket::bind((Ipv4Addr::UNSPECIFIED, 0)).unwrap());
-    client.send_to(&vec![7; size], server.local_addr().unwrap()).map_err(|error| format!("not sent: {error}"))?;
     let mut buffer = vec![0; size + 1];
-    match server.recv_from(&mut buffer).map_err(|error| format!("nothing arrived: {error}"))? {
+    match deliver(&client, &vec![7; size], &server, &mut buffer, server.local_addr().unwrap())? {
         (length, SocketAddr::V4(seen)) if length == size => Ok(*seen.ip()),
         (length, seen) => Err(format!("{length} bytes from {seen}")),
+    }
+}
+
+/// Sends a datagram to the server, again and again until it arrives.
+fn deliver(
+    client: &UdpSocket,
+    bytes: &[u8],
+    server: &UdpSocket,
+    buffer: &mut [u8],
+    target: SocketAddr,
+) -> Result<(usize, SocketAddr), String> {
+    server.set_read_timeout(Some(AGAIN)).unwrap();
+    let start = Instant::now();
+    loop {
+        client.send_to(bytes, target).map_err(|error| format!("not sent: {error}"))?;
+        match server.recv_from(buffer) {
+            Err(error) if start.elapsed() > PATIENCE => return Err(format!("nothing arrived: {error}")),
+            Err(_) => {}
+            Ok(received) => return Ok(received),
+        }
     }
 }
 
