@@ -16,10 +16,10 @@ use crate::engine::{Notice, PoolSnapshot, Shortage, WaitingView};
 
 /// A pod that waits for what is on its way is no news before this; EC2 mostly needs less.
 const ON_ITS_WAY: Duration = Duration::from_secs(15);
+/// A pod that waits for what passes by itself, mostly with EC2's next answer; a shortage of the node's, likewise.
+const STANDS: Duration = Duration::from_secs(5);
 /// A pod that waits for anything else.
 const WAITS: Duration = Duration::from_secs(2);
-/// A shortage of the node's has to stand for so long: many pass with the next plan.
-const STANDS: Duration = Duration::from_secs(5);
 /// The same cause is not told again before.
 const AGAIN_AFTER: Duration = Duration::from_secs(600);
 /// Causes remembered; more than a node has pods. Beyond it the oldest is forgotten.
@@ -171,7 +171,11 @@ impl Teller {
         if !is_news(shortage, pods_wait) || now.since(since) < STANDS || !self.is_new(Topic::Shortage(shortage), now) {
             return;
         }
-        let whom = if pods_wait { format!("{} pods wait", snapshot.waiting.len()) } else { "No pod waits yet".into() };
+        let whom = match snapshot.waiting.len() {
+            0 => "No pod waits yet".to_owned(),
+            1 => "A pod waits".to_owned(),
+            pods => format!("{pods} pods wait"),
+        };
         let note =
             format!("{whom}: {}; {}. Planned: {}.", shortage.explanation(), shortage.advice(), snapshot.decision);
         tellings.push(telling(About::Pool, true, shortage.label(), "Grow", note));
@@ -287,7 +291,11 @@ fn is_on_its_way(shortage: Shortage) -> bool {
 }
 
 fn patience(shortage: Shortage) -> Duration {
-    if is_on_its_way(shortage) { ON_ITS_WAY } else { WAITS }
+    match shortage {
+        _ if is_on_its_way(shortage) => ON_ITS_WAY,
+        Shortage::Hold(HoldReason::Ec2Unavailable | HoldReason::Throttled) => STANDS,
+        _ => WAITS,
+    }
 }
 
 fn telling(about: About, warning: bool, reason: &'static str, action: &'static str, mut note: String) -> Telling {

@@ -157,6 +157,12 @@ impl PlannerMemory {
             Ec2ErrorKind::InstanceNotRunning | Ec2ErrorKind::InstanceNotFound => {
                 (Call::Any, HoldReason::InstanceNotRunning, NOT_RUNNING)
             }
+            // EC2 made it a moment ago and does not know it everywhere yet, or has not taken the last one off yet.
+            Ec2ErrorKind::EniNotFound | Ec2ErrorKind::EniInUse | Ec2ErrorKind::DeviceIndexInUse
+                if call == Call::Attach =>
+            {
+                (call, HoldReason::AttachInFlight, TRANSIENT)
+            }
             Ec2ErrorKind::AddressLimit
             | Ec2ErrorKind::DeviceIndexInUse
             | Ec2ErrorKind::EniNotFound

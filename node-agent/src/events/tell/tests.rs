@@ -54,6 +54,14 @@ fn what_is_on_its_way_is_told_late_and_is_no_warning() {
 }
 
 #[test]
+fn a_call_that_fails_once_is_no_news_for_the_pod_that_waits_for_it() {
+    let mut teller = Teller::default();
+    let failed = short_of(HoldReason::Ec2Unavailable, &[waits("web-1", "c")]);
+    assert_eq!(teller.look(&failed, after(4)), []);
+    assert_eq!(reasons(&teller.look(&failed, after(5))), ["Ec2Unavailable"]);
+}
+
+#[test]
 fn a_shortage_that_stands_is_told_on_the_pool_once() {
     let mut teller = Teller::default();
     let short = short_of(HoldReason::SubnetExhausted, &[]);

@@ -421,6 +421,25 @@ fn an_interface_left_unattached_by_a_crash_is_used_or_deleted() {
 }
 
 #[test]
+fn a_new_interface_that_ec2_does_not_know_everywhere_yet_is_on_its_way_and_no_fault_of_ec2() {
+    let mut toy = Toy::new("m5.large", policy(warm(0)));
+    toy.pods(12);
+    toy.settle();
+    let made = &mut toy.enis[1].view;
+    (made.phase, made.device_index) = (EniPhase::Detached, None);
+    let attach = Action::Attach { eni: made.id.clone(), device_index: 1 };
+    let mut memory = PlannerMemory::default();
+    memory.refused(&attach, None, &Ec2ErrorKind::EniNotFound, toy.now);
+    let mut snapshot = toy.snapshot();
+    snapshot.usage.waiting = 9;
+    let plan = plan(&snapshot, &mut memory, toy.now);
+    assert!(plan.actions.iter().all(|planned| planned.action != attach), "not at once: {plan:?}");
+    let reasons: Vec<_> = plan.holds.iter().map(|hold| hold.reason).collect();
+    assert!(reasons.contains(&HoldReason::AttachInFlight), "{reasons:?}");
+    assert!(!reasons.contains(&HoldReason::Ec2Unavailable), "{reasons:?}");
+}
+
+#[test]
 fn an_interface_in_a_subnet_that_is_no_longer_chosen_drains() {
     let mut toy = Toy::new("m5.large", policy(warm(2)));
     toy.pods(12);
