@@ -4,6 +4,8 @@
 
 mod class;
 mod node;
+#[path = "../sim/mod.rs"]
+mod sim;
 
 use std::time::Duration;
 

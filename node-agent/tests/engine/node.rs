@@ -7,7 +7,6 @@ use std::sync::{Arc, Mutex};
 use std::time::Duration;
 
 use ec2_sim::model::request::RunInstances;
-use ec2_sim::model::resource::AttachStatus;
 use ec2_sim::{Model, Request, Response, SharedModel, SimConfig, SimEc2};
 use enipool_agent::engine::{
     self, AttachmentKey, Clock, EffectiveConfig, EngineConfig, HostPicture, HostPod, HostView, Kernel, KernelError,
@@ -17,6 +16,8 @@ use enipool_pool::ec2::{CreateEni, Ec2, Supply};
 use enipool_pool::imds::{Imds, ImdsEni, ImdsError, InstanceIdentity};
 use enipool_pool::{ClientToken, EniId, InstanceId, InstanceType, MacAddress, SubnetId};
 use tokio_util::sync::CancellationToken;
+
+use crate::sim;
 
 pub(crate) fn key(n: u32) -> AttachmentKey {
     AttachmentKey::new("enipool", format!("container-{n}"), "eth0")
@@ -35,22 +36,8 @@ struct SimImds {
 
 impl SimImds {
     fn enis(&self) -> Result<Vec<ImdsEni>, ImdsError> {
-        let metadata = self.shared.with(|model| model.metadata(&self.instance));
-        let metadata = metadata.ok_or_else(|| ImdsError::Unavailable("the instance is down".into()))?;
-        let interfaces = metadata.interfaces.into_iter().map(|eni| ImdsEni {
-            id: eni.id,
-            mac: eni.mac,
-            device_index: eni.device_index,
-            network_card: eni.network_card,
-            subnet: eni.subnet,
-            subnet_cidr: eni.subnet_cidr,
-            vpc: eni.vpc,
-            vpc_cidrs: eni.vpc_cidrs,
-            addresses: eni.addresses,
-            prefixes: eni.prefixes,
-            security_groups: eni.security_groups,
-        });
-        Ok(interfaces.collect())
+        sim::imds_enis(&self.shared, &self.instance)
+            .ok_or_else(|| ImdsError::Unavailable("the instance is down".into()))
     }
 }
 
@@ -96,14 +83,7 @@ impl SimKernel {
     }
 
     fn links(&self) -> BTreeSet<MacAddress> {
-        self.shared.with(|model| {
-            let plugged = model.interfaces().filter(|eni| {
-                eni.attachment
-                    .as_ref()
-                    .is_some_and(|a| a.instance == self.instance && a.status != AttachStatus::Attaching)
-            });
-            plugged.map(|eni| eni.mac).collect()
-        })
+        sim::links(&self.shared, &self.instance)
     }
 }
 

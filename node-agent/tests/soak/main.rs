@@ -10,6 +10,8 @@
 mod dice;
 mod judge;
 mod outside;
+#[path = "../sim/mod.rs"]
+mod sim;
 mod world;
 
 use std::collections::BTreeMap;

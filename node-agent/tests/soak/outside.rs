@@ -3,7 +3,6 @@
 use std::collections::BTreeSet;
 
 use ec2_sim::SimEc2;
-use ec2_sim::model::resource::AttachStatus;
 use enipool_agent::engine::machine::Me;
 use enipool_pool::capacity::{self, Capacity};
 use enipool_pool::ec2::{CreateEni, Ec2, Supply, Tags};
@@ -11,6 +10,7 @@ use enipool_pool::imds::ImdsEni;
 use enipool_pool::{ClientToken, MacAddress};
 use futures::executor::block_on;
 
+use crate::sim;
 use crate::world::World;
 
 impl World {
@@ -36,38 +36,11 @@ impl World {
     }
 
     pub(crate) fn hints(&self) -> Vec<ImdsEni> {
-        let metadata = self.shared.with(|model| model.metadata(&self.instance)).unwrap();
-        metadata
-            .interfaces
-            .into_iter()
-            .map(|eni| ImdsEni {
-                id: eni.id,
-                mac: eni.mac,
-                device_index: eni.device_index,
-                network_card: eni.network_card,
-                subnet: eni.subnet,
-                subnet_cidr: eni.subnet_cidr,
-                vpc: eni.vpc,
-                vpc_cidrs: eni.vpc_cidrs,
-                addresses: eni.addresses,
-                prefixes: eni.prefixes,
-                security_groups: eni.security_groups,
-            })
-            .collect()
+        sim::imds_enis(&self.shared, &self.instance).unwrap()
     }
 
     pub(crate) fn links(&self) -> BTreeSet<MacAddress> {
-        self.shared.with(|model| {
-            model
-                .interfaces()
-                .filter(|eni| {
-                    eni.attachment.as_ref().is_some_and(|attachment| {
-                        attachment.instance == self.instance && attachment.status != AttachStatus::Attaching
-                    })
-                })
-                .map(|eni| eni.mac)
-                .collect()
-        })
+        sim::links(&self.shared, &self.instance)
     }
 
     /// A person attaches an interface that is none of ours.
