@@ -137,15 +137,7 @@ pub async fn run<E: Ec2, I: Imds>(args: RunArgs, ec2: E, imds: I) -> Result<(), 
     ));
     let server = Server::bind(ServerConfig { socket: paths.socket.clone(), allowed_uid: 0 })
         .map_err(|source| AppError::Socket { path: paths.socket.display().to_string(), source })?;
-    let conflist = Conflist {
-        network: NETWORK.into(),
-        socket: paths.socket.clone(),
-        del_queue: paths.del_queue(),
-        add_timeout: args.add_timeout,
-        portmap: args.portmap,
-        bandwidth: args.bandwidth,
-    };
-    let path = paths.conflist();
+    let (conflist, path) = (conflist_of(&args), paths.conflist());
     let start_serving = {
         let (pool, host, verbs, token) = (pool.clone(), host.clone(), Arc::clone(&verbs), shutdown.token());
         let metrics = metrics.clone();
@@ -193,6 +185,17 @@ pub async fn run<E: Ec2, I: Imds>(args: RunArgs, ec2: E, imds: I) -> Result<(), 
         tracing::warn!("EC2 calls are still under way; the next start finds out how they ended");
     }
     Ok(outcome?)
+}
+
+fn conflist_of(args: &RunArgs) -> Conflist {
+    Conflist {
+        network: NETWORK.into(),
+        socket: args.paths.socket.clone(),
+        del_queue: args.paths.del_queue(),
+        add_timeout: args.add_timeout,
+        portmap: args.portmap,
+        bandwidth: args.bandwidth,
+    }
 }
 
 /// Whether the pool came to serve, before the agent was told to stop.

@@ -114,6 +114,7 @@ fn link(eni: &HostEni) -> EniLink {
     }
 }
 
+#[expect(clippy::needless_pass_by_value, reason = "as `map_err` hands it over")]
 fn kernel_error(error: DataplaneError) -> KernelError {
     KernelError(error.to_string())
 }

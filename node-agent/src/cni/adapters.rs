@@ -67,9 +67,7 @@ mod unit {
 
     use super::*;
 
-    fn denied() -> Option<Shortage> {
-        Some(Shortage::Hold(HoldReason::AccessDenied))
-    }
+    const DENIED: Option<Shortage> = Some(Shortage::Hold(HoldReason::AccessDenied));
 
     #[test]
     fn an_agent_that_starts_or_stops_is_not_available() {
@@ -89,7 +87,7 @@ mod unit {
     #[test]
     fn a_node_without_an_address_is_unavailable_only_if_somebody_has_to_help() {
         assert!(
-            matches!(availability(&Phase::Serving, 0, denied()), Availability::Unavailable(why) if why.contains("IAM"))
+            matches!(availability(&Phase::Serving, 0, DENIED), Availability::Unavailable(why) if why.contains("IAM"))
         );
         let soon = Some(Shortage::Hold(HoldReason::AttachInFlight));
         assert_eq!(availability(&Phase::Serving, 0, soon), Availability::Available, "an ADD waits for it");

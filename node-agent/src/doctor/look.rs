@@ -47,6 +47,7 @@ struct EnisPage {
 #[derive(Deserialize)]
 struct EniPage {
     #[serde(rename = "IPv4Addresses")]
+    #[expect(clippy::zero_sized_map_values, reason = "a JSON object of which only the keys matter")]
     addresses: BTreeMap<Ipv4Addr, serde::de::IgnoredAny>,
 }
 

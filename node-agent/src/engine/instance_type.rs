@@ -14,12 +14,14 @@ use std::time::Duration;
 use enipool_pool::InstanceType;
 use enipool_pool::capacity::{self, Capacity};
 use enipool_pool::ec2::{Action, Ec2, Ec2Error, Ec2ErrorKind, InstanceTypeLimits};
+use enipool_pool::imds::Imds;
 use serde::{Deserialize, Serialize};
 use tokio::time::{Instant, timeout};
 use tokio_util::sync::CancellationToken;
 
 use super::pool::Shared;
-use super::run::Ec2Observer;
+use super::port::Kernel;
+use super::run::Hands;
 
 /// Of the file. Another version's is as good as none.
 const VERSION: u32 = 1;
@@ -105,13 +107,12 @@ pub(super) fn known(file: &TypeFile, instance_type: &InstanceType) -> Option<(In
 
 /// Asks EC2 about a type that was taken from the table, once and off everybody's way, until `shutdown`. What EC2 says
 /// counts from then on.
-pub(super) async fn confirm<E: Ec2>(
+pub(super) async fn confirm<E: Ec2, I: Imds, K: Kernel>(
     instance_type: InstanceType,
     file: TypeFile,
     seed: u64,
     shared: Arc<Shared>,
-    ec2: Arc<E>,
-    observer: Option<Ec2Observer>,
+    hands: Hands<E, I, K>,
     shutdown: CancellationToken,
 ) {
     let mut pause = CONFIRM_AFTER;
@@ -126,10 +127,10 @@ pub(super) async fn confirm<E: Ec2>(
         let begun = Instant::now();
         let answer = tokio::select! {
             () = shutdown.cancelled() => return,
-            answer = timeout(PATIENCE, ec2.describe_instance_type(&instance_type)) => answer,
+            answer = timeout(PATIENCE, hands.ec2.describe_instance_type(&instance_type)) => answer,
         };
         let answer = answer.unwrap_or_else(|_| Err(no_answer()));
-        if let Some(observer) = &observer {
+        if let Some(observer) = &hands.observer {
             observer(Action::DescribeInstanceTypes, answer.as_ref().err().map(|error| &error.kind), begun.elapsed());
         }
         match answer {

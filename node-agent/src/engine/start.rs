@@ -113,9 +113,8 @@ pub async fn start<E: Ec2, I: Imds, K: Kernel>(
     let task = tokio::spawn(async move {
         let confirmed = async {
             if asked_type == Asked::Never {
-                let (ec2, observer) = (Arc::clone(&hands.ec2), hands.observer.clone());
-                let (shared, shutdown) = (Arc::clone(&shared), shutdown.clone());
-                instance_type::confirm(instance_type, type_file, engine.seed, shared, ec2, observer, shutdown).await;
+                let (shared, hands, shutdown) = (Arc::clone(&shared), hands.clone(), shutdown.clone());
+                instance_type::confirm(instance_type, type_file, engine.seed, shared, hands, shutdown).await;
             }
         };
         let adopted = adopted::watch(Arc::clone(&shared), Arc::clone(&hands.kernel), shutdown.clone());

@@ -140,7 +140,9 @@ impl Teller {
             let more = if more == 0 { String::new() } else { format!(" (and {more} more)") };
             tellings.push(telling(about, warning, reason, action, format!("{}{more}", first.text)));
         }
-        self.last_notice = snapshot.notices.last().cloned().or(self.last_notice.take());
+        if let Some(last) = snapshot.notices.last() {
+            self.last_notice = Some(last.clone());
+        }
     }
 
     fn denied(&mut self, snapshot: &PoolSnapshot, now: Timestamp, tellings: &mut Vec<Telling>) {
@@ -248,8 +250,9 @@ struct Kind {
 fn kind_of(kind: &'static str) -> Kind {
     let (about, warning, reason, action) = match kind {
         "Leftover" => (About::Pool, false, "LeftoverDeleted", "CleanUp"),
-        "ForgottenLease" | "ForgottenLeaseEnded" => (About::Pool, false, kind, "Reconcile"),
-        "HandsOff" | "CapacityDiffers" => (About::Pool, false, kind, "Reconcile"),
+        "ForgottenLease" | "ForgottenLeaseEnded" | "HandsOff" | "CapacityDiffers" => {
+            (About::Pool, false, kind, "Reconcile")
+        }
         "AttachStuck" => (About::Pool, true, kind, "Attach"),
         "HostSetUp" => (About::Node, true, "HostNotSetUp", "KeepHost"),
         // What journal, kernel and EC2 did not agree about.

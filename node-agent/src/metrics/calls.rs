@@ -88,7 +88,9 @@ mod tests {
     fn after(calls: &[Finished]) -> String {
         scrape(|registry| {
             let metrics = Metrics::register(registry);
-            calls.iter().for_each(|call| metrics.finished(call));
+            for call in calls {
+                metrics.finished(call);
+            }
         })
     }
 

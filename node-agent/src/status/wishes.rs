@@ -43,32 +43,29 @@ pub fn wishes(
     let Some(pool) = pool else { return wishes };
     wishes.class_missing = class.is_none();
 
-    match class {
-        Some(class) => {
-            let spec = &class.spec;
-            wishes.engine.policy = pool.spec.policy(Some(spec));
-            wishes.engine.cooldown = spec.cooldown();
-            wishes.engine.eni_tags.extend(spec.tags());
-            wishes.host.mtu = spec.mtu();
-            if let Some(here) = subnets_of(class, zone) {
-                wishes.engine.class_subnets = Some(here.iter().cloned().collect());
-                wishes.engine.subnets = here;
-            }
-            if let Some(fields) = &spec.snat {
-                match snat(fields) {
-                    Ok(snat) => wishes.host.snat = snat,
-                    Err(problem) => wishes.problems.push(format!("class {}: {problem}", class_name(class))),
-                }
+    if let Some(class) = class {
+        let spec = &class.spec;
+        wishes.engine.policy = pool.spec.policy(Some(spec));
+        wishes.engine.cooldown = spec.cooldown();
+        wishes.engine.eni_tags.extend(spec.tags());
+        wishes.host.mtu = spec.mtu();
+        if let Some(here) = subnets_of(class, zone) {
+            wishes.engine.class_subnets = Some(here.iter().cloned().collect());
+            wishes.engine.subnets = here;
+        }
+        if let Some(fields) = &spec.snat {
+            match snat(fields) {
+                Ok(snat) => wishes.host.snat = snat,
+                Err(problem) => wishes.problems.push(format!("class {}: {problem}", class_name(class))),
             }
         }
-        None => {
-            // The flags stand where the class would.
-            let policy = &defaults.engine.policy;
-            let fields = pool.spec.targets.or(&TargetFields::from_targets(&policy.targets, policy.addressing));
-            wishes.engine.policy.targets = fields.targets();
-            wishes.engine.policy.addressing = fields.addressing.map_or(policy.addressing, Into::into);
-            wishes.engine.policy.operations = pool.spec.operations.map_or(policy.operations, Into::into);
-        }
+    } else {
+        // The flags stand where the class would.
+        let policy = &defaults.engine.policy;
+        let fields = pool.spec.targets.or(&TargetFields::from_targets(&policy.targets, policy.addressing));
+        wishes.engine.policy.targets = fields.targets();
+        wishes.engine.policy.addressing = fields.addressing.map_or(policy.addressing, Into::into);
+        wishes.engine.policy.operations = pool.spec.operations.map_or(policy.operations, Into::into);
     }
 
     if let Some(allocation) = &pool.spec.allocation {

@@ -196,8 +196,8 @@ async fn a_lease_of_which_only_the_kernel_knew_ends_when_the_pod_is_seen_gone_tw
     let known = node.pool.acquire(key(2), pod(2), in_seconds(30)).await.unwrap().address;
     node.kill();
     let journal = std::fs::read_to_string(&node.journal).unwrap();
-    let lines = journal.lines().filter(|line| !line.contains("container-1\""));
-    std::fs::write(&node.journal, lines.map(|line| format!("{line}\n")).collect::<String>()).unwrap();
+    let lines: Vec<_> = journal.split_inclusive('\n').filter(|line| !line.contains("container-1\"")).collect();
+    std::fs::write(&node.journal, lines.concat()).unwrap();
     node.kernel.show_pod(forgotten, "eni0123456789a");
     node.restart(warm_ips(3)).await;
     tokio::time::sleep(Duration::from_secs(600)).await;
@@ -389,7 +389,7 @@ async fn the_shipped_iam_policy_allows_every_call_of_a_node_s_life() {
     let mut allowed = std::collections::BTreeSet::new();
     for statement in policy["Statement"].as_array().unwrap() {
         let actions = &statement["Action"];
-        let actions = actions.as_array().map_or(std::slice::from_ref(actions), Vec::as_slice);
+        let actions = actions.as_array().map_or_else(|| std::slice::from_ref(actions), Vec::as_slice);
         allowed.extend(actions.iter().filter_map(|action| action.as_str()?.strip_prefix("ec2:")));
     }
     let node = Node::start(SimConfig::instant(), "m5.large", EffectiveConfig::default()).await;

@@ -297,10 +297,10 @@ fn host_routes_that_dhcp_leaves_in_the_main_table_do_not_catch_pods_of_other_int
 
 #[test]
 fn jumbo_frames_travel_whole_between_pods_of_different_nodes() {
+    const MTU: u32 = 9001;
     if !can_run("jumbo_frames_travel_whole_between_pods_of_different_nodes") {
         return;
     }
-    const MTU: u32 = 9001;
     let vpc = Vpc::new();
     let (mut one, mut two) = (Node::new(&vpc, 1, 1), Node::new(&vpc, 2, 1));
     vpc.router.sh("for link in $(ip -o link | grep -o 'port[0-9]*'); do ip link set $link mtu 9001; done");
