@@ -1,8 +1,8 @@
 //! The whole operator against a real API server (and the simulated EC2): what only a real one does is server-side apply,
 //! CEL, finalizers, watches and the Lease.
 //!
-//! Needs an API server whose objects may be changed: `ENIPOOL_TEST_KUBECONFIG=… cargo test -- --ignored`. No other
-//! operator may run there.
+//! Needs an API server whose objects may be changed, which `make test-api-server` starts for it; for one of your own:
+//! `ENIPOOL_TEST_KUBECONFIG=… cargo test -- --ignored`. No other operator may run there.
 
 #![allow(clippy::unwrap_used, reason = "a test that cannot go on has failed")]
 
@@ -91,7 +91,7 @@ where
 }
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
-#[ignore = "needs an API server: ENIPOOL_TEST_KUBECONFIG"]
+#[ignore = "needs an API server: make test-api-server"]
 async fn the_life_of_a_node_and_a_change_of_leader() {
     let client = client().await;
     install_crds(&client).await;

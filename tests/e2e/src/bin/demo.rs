@@ -13,11 +13,10 @@ use std::{
 use anyhow::{Context, Result, bail};
 use clap::{Parser, Subcommand};
 use enipool_e2e::{
-    cluster::{Cluster, Narrator, run, until},
+    cluster::{Cluster, Interrupt, Narrator, run, until},
     images::Binaries,
     story,
 };
-use tokio::signal::unix::{Signal, SignalKind, signal};
 
 /// A real Kubernetes cluster on simulated EC2, and what enipool does in it.
 #[derive(Debug, Parser)]
@@ -69,7 +68,7 @@ enum After {
 
 /// Brings the cluster up and tells the story; a signal at any time tears all down.
 async fn tell(narrator: &Narrator, after: After) -> Result<()> {
-    let mut stop = Stop::listen()?;
+    let mut stop = Interrupt::listen()?;
     narrator.chapter("A real Kubernetes cluster on this machine, on simulated EC2");
     let binaries = Binaries::beside_this_program()?;
     let mut cluster = tokio::select! {
@@ -139,7 +138,7 @@ fn part_from_terminal(cluster: &Cluster) -> Result<()> {
 
 /// Starts the keeper in a session of its own and shows what it tells, until it has nothing more to say.
 async fn watch_keeper() -> Result<()> {
-    let mut stop = Stop::listen()?;
+    let mut stop = Interrupt::listen()?;
     let program = std::env::current_exe().context("asking for this program's path")?;
     let mut command = Command::new("setsid");
     command.arg(program).arg("keep").stdin(Stdio::null()).stdout(Stdio::piped());
@@ -201,26 +200,4 @@ async fn end(keeper: u32, dir: &Path) -> Result<()> {
 fn terminate(process: u32) -> Result<()> {
     let pid = nix::unistd::Pid::from_raw(i32::try_from(process).context("a process id")?);
     Ok(nix::sys::signal::kill(pid, nix::sys::signal::Signal::SIGTERM)?)
-}
-
-/// Ctrl-C and SIGTERM.
-struct Stop {
-    interrupt: Signal,
-    terminate: Signal,
-}
-
-impl Stop {
-    fn listen() -> Result<Self> {
-        Ok(Self {
-            interrupt: signal(SignalKind::interrupt()).context("listening for SIGINT")?,
-            terminate: signal(SignalKind::terminate()).context("listening for SIGTERM")?,
-        })
-    }
-
-    async fn wait(&mut self) {
-        tokio::select! {
-            _ = self.interrupt.recv() => {}
-            _ = self.terminate.recv() => {}
-        }
-    }
 }

@@ -4,15 +4,14 @@
 
 use std::{process::ExitCode, time::Instant};
 
-use anyhow::{Context, Result};
+use anyhow::Result;
 use clap::Parser;
 use enipool_e2e::{
-    cluster::{Cluster, Narrator, run},
+    cluster::{Cluster, Interrupt, Narrator, run},
     images::Binaries,
     scenarios::{ALL, Scenario, Stage},
     story,
 };
-use tokio::signal::unix::{SignalKind, signal};
 
 /// Scenarios that the others stand on.
 const STAGE: usize = 2;
@@ -63,17 +62,10 @@ fn summary(count: usize, failed: &[&str]) -> ExitCode {
 }
 
 async fn run_all(chosen: &[(usize, Scenario)]) -> Result<Vec<&'static str>> {
-    let mut interrupt = signal(SignalKind::interrupt()).context("listening for SIGINT")?;
-    let mut terminate = signal(SignalKind::terminate()).context("listening for SIGTERM")?;
-    let stop = async {
-        tokio::select! {
-            _ = interrupt.recv() => {}
-            _ = terminate.recv() => {}
-        }
-    };
+    let mut stop = Interrupt::listen()?;
     tokio::select! {
         result = in_a_cluster(chosen) => result,
-        () = stop => {
+        () = stop.wait() => {
             // Dropped half-way, the run counts as dead: what it left is swept as after a crash.
             run::sweep_dead().await?;
             anyhow::bail!("interrupted")

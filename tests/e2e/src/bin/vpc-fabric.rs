@@ -5,8 +5,8 @@ use std::io::Write as _;
 use anyhow::{Context as _, bail};
 use clap::{Parser, Subcommand};
 use ec2_sim::SimConfig;
+use enipool_e2e::cluster::Interrupt;
 use enipool_e2e::fabric::{self, Fabric, FabricConfig, NodeSpec, RunId};
-use tokio::signal::unix::{SignalKind, signal};
 
 /// A VPC on this machine, made of network namespaces, with a simulated EC2.
 #[derive(Debug, Parser)]
@@ -76,19 +76,12 @@ async fn main() -> anyhow::Result<()> {
 }
 
 async fn up(config: FabricConfig, nodes: u32, instance_type: &str) -> anyhow::Result<()> {
-    let mut interrupt = signal(SignalKind::interrupt())?;
-    let mut terminate = signal(SignalKind::terminate())?;
+    let mut stop = Interrupt::listen()?;
     let mut fabric = Fabric::start(config).await?;
-    let interrupted = async {
-        tokio::select! {
-            _ = interrupt.recv() => {}
-            _ = terminate.recv() => {}
-        }
-    };
     let result = tokio::select! {
         // It ends only if it fails.
         result = launch_and_wait(&fabric, nodes, instance_type) => result,
-        () = interrupted => Ok(()),
+        () = stop.wait() => Ok(()),
     };
     // Whatever happened: nothing stays behind.
     fabric.stop().await.context("cleanup")?;

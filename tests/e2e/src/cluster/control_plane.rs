@@ -1,7 +1,11 @@
-//! etcd, kube-apiserver, kube-controller-manager and kube-scheduler, in the network namespace given to them. Ports are
-//! fixed: the namespace is the run's own.
+//! etcd, kube-apiserver, kube-controller-manager and kube-scheduler: in a network namespace of the run, or the first two
+//! alone on the machine's loopback. Where they listen is the run's own, so that two runs do not meet.
 
-use std::{net::Ipv4Addr, path::PathBuf, time::Duration};
+use std::{
+    net::{Ipv4Addr, TcpListener},
+    path::{Path, PathBuf},
+    time::Duration,
+};
 
 use anyhow::{Context, Result};
 use futures::future::join_all;
@@ -9,7 +13,7 @@ use futures::future::join_all;
 use super::{
     kubectl::Kubectl,
     pki::Pki,
-    process::{Process, tail, until},
+    process::{Process, dying_with_us, end_of, until},
     programs::Programs,
     run::Run,
 };
@@ -24,10 +28,37 @@ pub const API_PORT: u16 = 6443;
 /// Where the control plane runs.
 #[derive(Debug, Clone)]
 pub(super) struct ControlSite {
-    /// Its network namespace.
-    pub(super) netns: PathBuf,
-    /// The address that nodes, pods and the machine's own kubectl reach it on.
-    pub(super) address: Ipv4Addr,
+    /// Its network namespace; none: the machine's own.
+    netns: Option<PathBuf>,
+    /// The address that the API server is reached on.
+    address: Ipv4Addr,
+    /// Where etcd listens for the API server.
+    etcd: (Ipv4Addr, u16),
+    /// Where etcd listens for other members, of which there are none.
+    etcd_peers: (Ipv4Addr, u16),
+    /// The API server's port.
+    port: u16,
+}
+
+impl ControlSite {
+    /// In a network namespace of the run; nodes, pods and the machine's own kubectl reach `address`.
+    pub(super) fn in_namespace(netns: PathBuf, address: Ipv4Addr) -> Self {
+        let etcd = |port| (Ipv4Addr::LOCALHOST, port);
+        Self { netns: Some(netns), address, etcd: etcd(2379), etcd_peers: etcd(2380), port: API_PORT }
+    }
+
+    /// On a loopback address of the run's own, for programs of this machine alone. Needs no root.
+    pub(super) fn on_loopback(run: &Run) -> Result<Self> {
+        // All of 127.0.0.0/8 is this machine (RFC 1122, 3.2.1.3). Its lower half holds what others are used to.
+        let [_, high, middle, low] = u32::from_str_radix(run.id(), 16).context("a run's id")?.to_be_bytes();
+        let address = Ipv4Addr::new(127, high | 0x80, middle, low.clamp(1, 254));
+        // A port may be taken on all addresses at once, by a cluster that a developer keeps.
+        let free = || -> Result<u16> {
+            let listener = TcpListener::bind((address, 0)).with_context(|| format!("binding a port of {address}"))?;
+            Ok(listener.local_addr().context("asking for a port")?.port())
+        };
+        Ok(Self { netns: None, address, etcd: (address, free()?), etcd_peers: (address, free()?), port: free()? })
+    }
 }
 
 /// The running control plane.
@@ -45,24 +76,43 @@ impl ControlPlane {
         pki: &Pki,
         site: &ControlSite,
     ) -> Result<(Self, Kubectl)> {
-        let server = format!("https://{}:{API_PORT}", site.address);
+        let (mut plane, kubectl) = Self::start_api_server(run, programs, pki, site).await?;
+        let manager = plane.kubeconfig(pki, "kube-controller-manager")?;
+        plane.launch(run, programs, site, "kube-controller-manager", &manager_flags(pki, &manager))?;
+        let scheduler = plane.kubeconfig(pki, "kube-scheduler")?;
+        plane.launch(run, programs, site, "kube-scheduler", &scheduler_flags(&scheduler))?;
+        Ok((plane, kubectl))
+    }
+
+    /// Starts etcd and the API server alone, and returns when the latter says that it is ready.
+    pub(super) async fn start_api_server(
+        run: &Run,
+        programs: &Programs,
+        pki: &Pki,
+        site: &ControlSite,
+    ) -> Result<(Self, Kubectl)> {
+        let server = format!("https://{}:{}", site.address, site.port);
         let admin = pki.client("admin", "admin", Some("system:masters"))?;
         let kubectl = Kubectl::new(programs.path("kubectl"), pki.kubeconfig("admin", &server, &admin)?);
         let mut plane = Self { processes: Vec::new(), server };
-        plane.launch(run, programs, site, "etcd", &etcd_flags(run))?;
+        plane.launch(run, programs, site, "etcd", &etcd_flags(run, site))?;
         plane.launch(run, programs, site, "kube-apiserver", &apiserver_flags(pki, site)?)?;
         let ready = until("the API server getting ready", Duration::from_secs(180), async || {
             plane.ensure_running()?;
             Ok(kubectl.ready().await.then_some(()))
         });
         if let Err(error) = ready.await {
-            let ends = ["kube-apiserver", "etcd"].map(|name| tail(&run.logs().join(format!("{name}.log"))));
-            return Err(error.context(format!("the API server's log ends:\n{}and etcd's:\n{}", ends[0], ends[1])));
+            let error = match plane.ensure_running() {
+                // It is told with its log already.
+                Err(died) => died,
+                Ok(()) => {
+                    let ends = ["kube-apiserver", "etcd"].map(|name| end_of(&run.logs().join(format!("{name}.log"))));
+                    anyhow::anyhow!("{error:#}; {}{}", ends[0], ends[1])
+                }
+            };
+            plane.stop().await;
+            return Err(error);
         }
-        let manager = plane.kubeconfig(pki, "kube-controller-manager")?;
-        plane.launch(run, programs, site, "kube-controller-manager", &manager_flags(pki, &manager))?;
-        let scheduler = plane.kubeconfig(pki, "kube-scheduler")?;
-        plane.launch(run, programs, site, "kube-scheduler", &scheduler_flags(&scheduler))?;
         Ok((plane, kubectl))
     }
 
@@ -71,12 +121,12 @@ impl ControlPlane {
         &self.server
     }
 
-    /// Fails, with the end of its log, when one of the four has died.
+    /// Fails, with the end of its log, when one of them has died.
     pub(super) fn ensure_running(&mut self) -> Result<()> {
         self.processes.iter_mut().try_for_each(Process::ensure_running)
     }
 
-    /// Ends all four at once: nothing of theirs is kept.
+    /// Ends all at once: nothing of theirs is kept.
     pub(super) async fn stop(self) {
         join_all(self.processes.into_iter().map(|process| process.stop(Duration::ZERO))).await;
     }
@@ -94,19 +144,26 @@ impl ControlPlane {
         name: &str,
         flags: &[String],
     ) -> Result<()> {
-        let process = Process::start_in(&site.netns, name, &run.logs(), &programs.path(name), flags)
-            .with_context(|| format!("starting {name}"))?;
+        let program = programs.path(name);
+        let process = match &site.netns {
+            Some(netns) => Process::start_in(netns, name, &run.logs(), &program, flags)?,
+            None => {
+                let mut command = dying_with_us(&program);
+                command.args(flags);
+                Process::start(name, &run.logs(), command)?
+            }
+        };
         self.processes.push(process);
         Ok(())
     }
 }
 
-fn etcd_flags(run: &Run) -> Vec<String> {
+fn etcd_flags(run: &Run, site: &ControlSite) -> Vec<String> {
     flags(&[
         ("data-dir", run.dir().join("etcd").display().to_string()),
-        ("listen-client-urls", "http://127.0.0.1:2379".to_owned()),
-        ("advertise-client-urls", "http://127.0.0.1:2379".to_owned()),
-        ("listen-peer-urls", "http://127.0.0.1:2380".to_owned()),
+        ("listen-client-urls", url(site.etcd)),
+        ("advertise-client-urls", url(site.etcd)),
+        ("listen-peer-urls", url(site.etcd_peers)),
         // A test cluster that loses its disk is started anew.
         ("unsafe-no-fsync", "true".to_owned()),
         ("log-level", "warn".to_owned()),
@@ -118,10 +175,15 @@ fn apiserver_flags(pki: &Pki, site: &ControlSite) -> Result<Vec<String>> {
     let serving = pki.server("kube-apiserver", &names, &[site.address, API_SERVICE, Ipv4Addr::LOCALHOST])?;
     let kubelets = pki.client("kubelet-client", "kube-apiserver-kubelet-client", Some("system:masters"))?;
     let path = |path: PathBuf| path.display().to_string();
+    // A Service may not lead to a loopback address, and nobody there asks for one.
+    let (bind, reconciler) =
+        if site.netns.is_some() { (Ipv4Addr::UNSPECIFIED, "lease") } else { (site.address, "none") };
     Ok(flags(&[
-        ("etcd-servers", "http://127.0.0.1:2379".to_owned()),
-        ("secure-port", API_PORT.to_string()),
+        ("etcd-servers", url(site.etcd)),
+        ("secure-port", site.port.to_string()),
+        ("bind-address", bind.to_string()),
         ("advertise-address", site.address.to_string()),
+        ("endpoint-reconciler-type", reconciler.to_owned()),
         ("authorization-mode", "Node,RBAC".to_owned()),
         ("enable-admission-plugins", "NodeRestriction".to_owned()),
         ("allow-privileged", "true".to_owned()),
@@ -140,7 +202,7 @@ fn apiserver_flags(pki: &Pki, site: &ControlSite) -> Result<Vec<String>> {
     ]))
 }
 
-fn manager_flags(pki: &Pki, kubeconfig: &std::path::Path) -> Vec<String> {
+fn manager_flags(pki: &Pki, kubeconfig: &Path) -> Vec<String> {
     flags(&[
         ("kubeconfig", kubeconfig.display().to_string()),
         ("authentication-kubeconfig", kubeconfig.display().to_string()),
@@ -156,7 +218,7 @@ fn manager_flags(pki: &Pki, kubeconfig: &std::path::Path) -> Vec<String> {
     ])
 }
 
-fn scheduler_flags(kubeconfig: &std::path::Path) -> Vec<String> {
+fn scheduler_flags(kubeconfig: &Path) -> Vec<String> {
     flags(&[
         ("kubeconfig", kubeconfig.display().to_string()),
         ("authentication-kubeconfig", kubeconfig.display().to_string()),
@@ -166,6 +228,10 @@ fn scheduler_flags(kubeconfig: &std::path::Path) -> Vec<String> {
         ("kube-api-qps", "200".to_owned()),
         ("kube-api-burst", "400".to_owned()),
     ])
+}
+
+fn url((address, port): (Ipv4Addr, u16)) -> String {
+    format!("http://{address}:{port}")
 }
 
 fn flags(pairs: &[(&str, String)]) -> Vec<String> {

@@ -1,8 +1,10 @@
 //! A real cluster on one machine: a control plane, and nodes that are machines of their own as far as their programs can
 //! tell, in the simulated VPC. Starting, watching and ending it; what is then done with it is the story's business.
 
+mod api_server;
 mod cgroup;
 mod control_plane;
+mod interrupt;
 mod kubectl;
 mod narrator;
 mod node;
@@ -24,7 +26,9 @@ use enipool_pool::{
 use futures::future::try_join_all;
 
 pub use self::{
+    api_server::ApiServer,
     control_plane::{API_PORT, SERVICE_CIDR},
+    interrupt::Interrupt,
     kubectl::Kubectl,
     narrator::Narrator,
     node::{Node, NodeSite},
@@ -35,6 +39,7 @@ pub use self::{
 use self::{
     control_plane::{ControlPlane, ControlSite},
     pki::Pki,
+    process::{death, end_of},
 };
 use crate::{
     fabric::{Fabric, FabricConfig, NodeSpec},
@@ -113,7 +118,8 @@ impl Cluster {
         fabric: &Fabric,
     ) -> Result<(Pki, ControlPlane, Kubectl, Vec<Node>)> {
         let pki = Pki::create(&run.dir().join("pki"))?;
-        let site = ControlSite { netns: fabric.control().netns.path().to_owned(), address: fabric.control().address };
+        let control = fabric.control();
+        let site = ControlSite::in_namespace(control.netns.path().to_owned(), control.address);
 
         let names: Vec<&str> = config.nodes.iter().map(|node| node.name.as_str()).collect();
         let what = format!("Starting etcd and the API server, and the machines {}", names.join(" and "));
@@ -121,7 +127,7 @@ impl Cluster {
             let launched = try_join_all(config.nodes.iter().map(|spec| fabric.launch_node(spec.clone()))).await?;
             try_join_all(launched.iter().map(|node| Node::boot(run, programs, site_of(node), archives))).await
         };
-        let ((control, kubectl), mut nodes) = narrator
+        let ((mut control, kubectl), mut nodes) = narrator
             .during(&what, async { tokio::try_join!(ControlPlane::start(run, programs, &pki, &site), boot) })
             .await?;
         std::fs::copy(kubectl.kubeconfig(), run.kubeconfig()).context("writing the kubeconfig")?;
@@ -133,7 +139,8 @@ impl Cluster {
             node.join(run, programs, &pki, control.server())?;
         }
         let kubectl = Kubectl::new(programs.path("kubectl"), run.kubeconfig());
-        narrator.during("Waiting for the kubelets to join", registered(&kubectl, &nodes)).await?;
+        let joined = joined(&kubectl, &mut control, &mut nodes, config.network);
+        narrator.during("Waiting for the kubelets to join", joined).await?;
         Ok((pki, control, kubectl, nodes))
     }
 
@@ -171,7 +178,7 @@ impl Cluster {
         let launched = self.fabric.launch_node(spec).await?;
         let mut node = Node::boot(&self.run, &self.programs, site_of(&launched), &self.archives).await?;
         node.join(&self.run, &self.programs, &self.pki, self.control.server())?;
-        registered(&self.kubectl, std::slice::from_ref(&node)).await?;
+        joined(&self.kubectl, &mut self.control, std::slice::from_mut(&mut node), Network::None).await?;
         self.nodes.push(node);
         Ok(())
     }
@@ -186,8 +193,12 @@ impl Cluster {
 
     /// Fails, with the end of the log, when a program of the cluster has died.
     pub fn ensure_running(&mut self) -> Result<()> {
-        self.control.ensure_running()?;
-        self.nodes.iter_mut().try_for_each(Node::ensure_running)
+        all_run(&mut self.control, &mut self.nodes)
+    }
+
+    /// Returns when a program of the cluster has died, with the end of its log.
+    pub async fn death(&mut self) -> anyhow::Error {
+        death(|| all_run(&mut self.control, &mut self.nodes)).await
     }
 
     /// What a person wants to see when something failed: the cluster's own words, and the ends of the logs that matter.
@@ -205,12 +216,31 @@ impl Cluster {
     }
 }
 
-/// Waits until the API server knows these nodes; one after the other, since `kubectl wait` waits for one creation only.
-async fn registered(kubectl: &Kubectl, nodes: &[Node]) -> Result<()> {
-    for node in nodes {
-        kubectl.wait(Duration::from_secs(180), "create", &[&format!("node/{}", node.name())]).await?;
+/// Waits until the API server knows these nodes, and with a network until they are ready; no longer than all programs run.
+async fn joined(kubectl: &Kubectl, control: &mut ControlPlane, nodes: &mut [Node], network: Network) -> Result<()> {
+    const LIMIT: Duration = Duration::from_secs(180);
+    let names: Vec<String> = nodes.iter().map(|node| format!("node/{}", node.name())).collect();
+    let logs: Vec<PathBuf> = nodes.iter().map(Node::kubelet_log).collect();
+    let waiting = async {
+        // One after the other, since `kubectl wait` waits for one creation only.
+        for (name, log) in names.iter().zip(&logs) {
+            let in_vain = |error| anyhow::anyhow!("{error:#}; {}", end_of(log));
+            kubectl.wait(LIMIT, "create", &[name]).await.map_err(in_vain)?;
+            if network != Network::None {
+                kubectl.wait(LIMIT, "condition=Ready", &[name]).await.map_err(in_vain)?;
+            }
+        }
+        Ok(())
+    };
+    tokio::select! {
+        result = waiting => result,
+        died = death(|| all_run(control, nodes)) => Err(died),
     }
-    Ok(())
+}
+
+fn all_run(control: &mut ControlPlane, nodes: &mut [Node]) -> Result<()> {
+    control.ensure_running()?;
+    nodes.iter_mut().try_for_each(Node::ensure_running)
 }
 
 async fn stop_fabric(mut fabric: Fabric) {

@@ -141,6 +141,11 @@ impl Node {
         self.dir.join(path.trim_start_matches('/'))
     }
 
+    /// What the kubelet has to say.
+    pub(super) fn kubelet_log(&self) -> PathBuf {
+        self.logs.join(format!("{}-kubelet.log", self.site.name))
+    }
+
     /// A command that runs on the node.
     pub fn command(&self, program: impl AsRef<Path>) -> Command {
         let mut command = dying_with_us("nsenter");

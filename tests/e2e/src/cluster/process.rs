@@ -3,6 +3,7 @@
 //! Every program is started through `setpriv --pdeathsig KILL`, so that none outlives the harness, however that ends.
 
 use std::{
+    ffi::OsStr,
     fmt::Write as _,
     fs::File,
     path::{Path, PathBuf},
@@ -70,7 +71,7 @@ impl Process {
     /// Fails, with the end of its log, when the program has ended though nobody asked it to.
     pub(super) fn ensure_running(&mut self) -> Result<()> {
         if let Some(status) = self.child.try_wait().with_context(|| format!("asking for {}", self.name))? {
-            bail!("{} ended on its own ({status}); the end of {}:\n{}", self.name, self.log.display(), tail(&self.log));
+            bail!("{} ended on its own ({status}); {}", self.name, end_of(&self.log));
         }
         Ok(())
     }
@@ -87,20 +88,37 @@ impl Process {
     }
 }
 
+/// Returns what `all_run` fails with once a program has died.
+pub(super) async fn death(mut all_run: impl FnMut() -> Result<()>) -> anyhow::Error {
+    // Each is a child that can be waited for, but many of them at once only with a task for each: looking is simpler.
+    let mut look = tokio::time::interval(Duration::from_millis(250));
+    loop {
+        look.tick().await;
+        if let Err(error) = all_run() {
+            return error;
+        }
+    }
+}
+
 /// A command that the kernel kills when the harness dies.
 ///
 /// The signal comes when the *thread* that forked ends, so this must not be called from `spawn_blocking`, whose threads
 /// come and go.
-pub(super) fn dying_with_us(program: &str) -> Command {
+pub(super) fn dying_with_us(program: impl AsRef<OsStr>) -> Command {
     let mut command = Command::new("setpriv");
-    command.args(["--pdeathsig", "KILL", "--", program]).stdin(Stdio::null());
+    command.args(["--pdeathsig", "KILL", "--"]).arg(program).stdin(Stdio::null());
     command
+}
+
+/// A log's name and last lines, for a failure's message.
+pub(super) fn end_of(log: &Path) -> String {
+    format!("the end of {}:\n{}", log.display(), tail(log))
 }
 
 /// The last lines of a log, indented, for a failure's message.
 pub(super) fn tail(log: &Path) -> String {
     let Ok(text) = std::fs::read(log) else {
-        return format!("    (no {})", log.display());
+        return "    (there is no such file)\n".to_owned();
     };
     let text = String::from_utf8_lossy(&text);
     let lines: Vec<&str> = text.lines().collect();
@@ -109,7 +127,7 @@ pub(super) fn tail(log: &Path) -> String {
         let short: String = line.chars().take(400).collect();
         let _ = writeln!(out, "    {short}");
     }
-    if out.is_empty() { "    (empty)".to_owned() } else { out }
+    if out.is_empty() { "    (empty)\n".to_owned() } else { out }
 }
 
 /// Runs a command to its end within `limit` and returns its standard output; the error carries standard error.

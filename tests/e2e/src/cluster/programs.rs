@@ -40,17 +40,29 @@ const PACKAGES: [(&str, &str); 8] = [
     ("mount", "mount"),
 ];
 
-/// A folder that has all programs of the cache.
+/// What an API server by itself needs of [`CACHED`].
+const OF_AN_API_SERVER: [&str; 3] = ["etcd", "kube-apiserver", "kubectl"];
+
+/// A folder that has all programs that were asked for.
 #[derive(Debug, Clone)]
 pub struct Programs {
     dir: PathBuf,
 }
 
 impl Programs {
-    /// Looks everything up once, so that a missing program is told before anything is started.
+    /// Looks up what a cluster needs, so that a missing program is told before anything is started.
     pub fn find() -> Result<Self> {
+        Self::with(&CACHED, &PACKAGES)
+    }
+
+    /// Looks up what an API server by itself needs.
+    pub fn find_api_server() -> Result<Self> {
+        Self::with(&OF_AN_API_SERVER, &[])
+    }
+
+    fn with(cached: &[&str], packages: &[(&str, &str)]) -> Result<Self> {
         let dir = cache()?.join("bin");
-        let missing: Vec<&str> = CACHED.into_iter().filter(|name| !dir.join(name).exists()).collect();
+        let missing: Vec<&str> = cached.iter().copied().filter(|name| !dir.join(name).exists()).collect();
         if !missing.is_empty() {
             bail!(
                 "not in {}: {}. `make tools` builds them (some 20 minutes, once; kept outside the tree)",
@@ -58,11 +70,8 @@ impl Programs {
                 missing.join(", ")
             );
         }
-        let wanted: Vec<&str> = PACKAGES
-            .into_iter()
-            .filter(|(program, _)| in_path(program).is_none())
-            .map(|(_, package)| package)
-            .collect();
+        let wanted: Vec<&str> =
+            packages.iter().filter(|(program, _)| in_path(program).is_none()).map(|(_, package)| *package).collect();
         if !wanted.is_empty() {
             bail!("Debian packages are missing: apt-get install -y {}", wanted.join(" "));
         }

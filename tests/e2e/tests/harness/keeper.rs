@@ -1,0 +1,195 @@
+//! A cluster held by a process of its own, as a person holds one: started, listened to, signalled.
+
+use std::path::{Path, PathBuf};
+use std::process::{ExitStatus, Stdio};
+use std::sync::{Arc, Mutex};
+use std::time::Duration;
+
+use enipool_e2e::cluster::{Programs, run_command, until};
+use nix::sys::signal::{Signal, kill};
+use nix::unistd::Pid;
+use tempfile::TempDir;
+use tokio::io::{AsyncBufReadExt as _, AsyncRead, BufReader};
+use tokio::process::{Child, Command};
+use tokio::task::JoinHandle;
+
+use crate::traces::descendants;
+
+/// Longest time for anything that a cluster does, on a slow machine with other clusters on it.
+const LIMIT: Duration = Duration::from_secs(240);
+
+/// Where some clusters keep their folders, apart from those of everybody else on the machine.
+pub(crate) struct Place {
+    state: TempDir,
+    programs: PathBuf,
+}
+
+impl Place {
+    pub(crate) fn new() -> Self {
+        assert!(nix::unistd::geteuid().is_root(), "a cluster needs root: namespaces, mounts and cgroups are made");
+        let programs = Programs::find().unwrap().dir().to_owned();
+        Self { state: tempfile::Builder::new().prefix("enipool-harness-").tempdir().unwrap(), programs }
+    }
+
+    /// Puts a script in the place of one of the cluster's programs.
+    pub(crate) fn replace_program(&self, name: &str, script: &str) {
+        use std::os::unix::fs::PermissionsExt as _;
+        let bin = self.cache().join("bin");
+        std::fs::create_dir_all(&bin).unwrap();
+        for entry in std::fs::read_dir(&self.programs).unwrap() {
+            let entry = entry.unwrap();
+            std::os::unix::fs::symlink(entry.path(), bin.join(entry.file_name())).unwrap();
+        }
+        let program = bin.join(name);
+        std::fs::remove_file(&program).unwrap();
+        std::fs::write(&program, format!("#!/bin/sh\n{script}\n")).unwrap();
+        std::fs::set_permissions(&program, std::fs::Permissions::from_mode(0o755)).unwrap();
+    }
+
+    /// Starts the process, and returns when it has begun a run; the cluster comes up in its own time.
+    pub(crate) async fn start_cluster(&self) -> Keeper {
+        let mut command = self.command(env!("CARGO_BIN_EXE_cluster"));
+        command.arg("up").stdout(Stdio::piped()).stderr(Stdio::piped()).kill_on_drop(true);
+        let mut process = command.spawn().unwrap();
+        let words = Arc::<Mutex<String>>::default();
+        let listeners = vec![
+            listen(process.stdout.take().unwrap(), Arc::clone(&words)),
+            listen(process.stderr.take().unwrap(), Arc::clone(&words)),
+        ];
+        let pid = Pid::from_raw(process.id().unwrap().cast_signed());
+        let dir = until("the start of a run", LIMIT, async || Ok(self.run_kept_by(pid))).await.unwrap();
+        Keeper { process, pid, dir, words, listeners, kubectl: self.programs.join("kubectl") }
+    }
+
+    fn run_kept_by(&self, pid: Pid) -> Option<PathBuf> {
+        let runs = std::fs::read_dir(self.state.path().join("enipool/runs")).ok()?;
+        runs.flatten().map(|run| run.path()).find(|dir| {
+            let record = std::fs::read(dir.join("run.json")).unwrap_or_default();
+            // It may be half written yet.
+            let record: serde_json::Value = serde_json::from_slice(&record).unwrap_or_default();
+            record["keeper"] == pid.as_raw()
+        })
+    }
+
+    /// What `make demo-down` says here.
+    pub(crate) async fn demo_down(&self) -> String {
+        let output = self.command(env!("CARGO_BIN_EXE_demo")).arg("down").output().await.unwrap();
+        assert!(output.status.success(), "{}", String::from_utf8_lossy(&output.stderr));
+        String::from_utf8(output.stdout).unwrap()
+    }
+
+    fn command(&self, program: &str) -> Command {
+        let mut command = Command::new(program);
+        command.env("XDG_STATE_HOME", self.state.path()).stdin(Stdio::null());
+        if self.cache().exists() {
+            command.env("ENIPOOL_CACHE", self.cache());
+        }
+        command
+    }
+
+    fn cache(&self) -> PathBuf {
+        self.state.path().join("cache")
+    }
+}
+
+/// A process that holds a cluster. Killed when dropped.
+pub(crate) struct Keeper {
+    process: Child,
+    pid: Pid,
+    dir: PathBuf,
+    words: Arc<Mutex<String>>,
+    listeners: Vec<JoinHandle<()>>,
+    kubectl: PathBuf,
+}
+
+impl Keeper {
+    pub(crate) fn pid(&self) -> Pid {
+        self.pid
+    }
+
+    /// The run's folder.
+    pub(crate) fn dir(&self) -> &Path {
+        &self.dir
+    }
+
+    /// The run's id.
+    pub(crate) fn run(&self) -> &str {
+        self.dir.file_name().unwrap().to_str().unwrap()
+    }
+
+    /// The path of a program's log.
+    pub(crate) fn log(&self, program: &str) -> String {
+        self.dir.join("logs").join(format!("{program}.log")).to_str().unwrap().to_owned()
+    }
+
+    /// Waits until the cluster is up: its node is ready.
+    pub(crate) async fn up(&mut self) {
+        self.says("Ctrl-C ends it").await;
+        self.kubectl(&["wait", "--for=condition=Ready", "--timeout=5s", "node/node-1"]).await.unwrap();
+    }
+
+    /// Waits until it has said this.
+    pub(crate) async fn says(&mut self, words: &str) {
+        let said = until(words, LIMIT, async || {
+            let ended = self.process.try_wait()?;
+            anyhow::ensure!(ended.is_none(), "the cluster's process has ended");
+            Ok(self.words().contains(words).then_some(()))
+        });
+        said.await.unwrap_or_else(|error| panic!("{error}. It said:\n{}", self.words()));
+    }
+
+    /// Waits until a program of this name runs in the cluster.
+    pub(crate) async fn finds_process(&self, name: &str) -> Pid {
+        let found = until(name, LIMIT, async || {
+            Ok(descendants(self.pid).into_iter().find(|process| process.name() == name).map(|process| process.pid))
+        });
+        found.await.unwrap()
+    }
+
+    pub(crate) fn signal(&self, signal: Signal) {
+        kill(self.pid, signal).unwrap();
+    }
+
+    /// Waits for its end, and for its last word.
+    pub(crate) async fn ended(&mut self) -> ExitStatus {
+        let status = tokio::time::timeout(LIMIT, self.process.wait()).await;
+        let status = status.unwrap_or_else(|_| panic!("it does not end. It said:\n{}", self.words())).unwrap();
+        for listener in self.listeners.drain(..) {
+            listener.await.unwrap();
+        }
+        status
+    }
+
+    /// All that it has said until now.
+    pub(crate) fn words(&self) -> String {
+        self.words.lock().unwrap().clone()
+    }
+
+    /// Fails unless it has said all of this.
+    pub(crate) fn expect_words(&self, wanted: &[&str]) {
+        let words = self.words();
+        for wanted in wanted {
+            assert!(words.contains(wanted), "it did not say {wanted:?}, but:\n{words}");
+        }
+    }
+
+    /// Runs `kubectl` as the cluster's administrator.
+    pub(crate) async fn kubectl(&self, arguments: &[&str]) -> anyhow::Result<String> {
+        let mut command = Command::new(&self.kubectl);
+        command.env("KUBECONFIG", self.dir.join("kubeconfig")).env("KUBECACHEDIR", self.dir.join("kubeconfig.cache"));
+        command.args(arguments);
+        run_command(command, LIMIT).await
+    }
+}
+
+/// Gathers what a process says, until it and all that it started have let go of the pipe.
+fn listen(from: impl AsyncRead + Unpin + Send + 'static, words: Arc<Mutex<String>>) -> JoinHandle<()> {
+    tokio::spawn(async move {
+        let mut lines = BufReader::new(from).lines();
+        while let Some(line) = lines.next_line().await.unwrap() {
+            let mut words = words.lock().unwrap();
+            words.push_str(&line);
+            words.push('\n');
+        }
+    })
+}
