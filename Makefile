@@ -20,13 +20,13 @@ help: ## Explain the targets
 	@awk 'BEGIN { FS = ":.*## " } /^##@/ { printf "\n%s\n", substr($$0, 5) } /^[a-z0-9-]+:.*## / { printf "  \033[36m%-18s\033[0m %s\n", $$1, $$2 }' $(firstword $(MAKEFILE_LIST))
 	@echo
 .PHONY: demo
-demo: needs tools build ## Bring up a real cluster on simulated EC2 and show what enipool does; it stays up (CI=1: tear it down)
+demo: needs-cluster tools build ## Bring up a real cluster on simulated EC2 and show what enipool does; it stays up (CI=1: tear it down)
 	@$(OUT)/release/demo up $(if $(CI),--once)
 .PHONY: demo-down
 demo-down: ## End the demo's cluster, and sweep what crashed runs left
 	@if [ -x $(OUT)/release/demo ]; then $(OUT)/release/demo down; else echo "nothing was ever started from this tree: $(OUT)/release/demo is not built"; fi
 .PHONY: test
-test: needs ## All tests: unit and property, network namespaces, simulator against boto3, end to end
+test: needs ## All tests: unit and property, network namespaces, simulator against boto3, end to end; without root what it can
 	@.ci/test
 
 ##@ Build
@@ -36,9 +36,12 @@ check-needs: ## Say what is missing on this machine, and how to install it
 .PHONY: needs
 needs:
 	@$(NEEDS) --install
+.PHONY: needs-cluster
+needs-cluster:
+	@$(NEEDS) --install build cluster
 .PHONY: tools
-tools: ## Build Kubernetes, etcd, containerd and helm into a cache outside the tree (some 20 minutes, once)
-	@tests/e2e/tools/install.sh >/dev/null
+tools: ## Build Kubernetes, etcd, containerd and helm into a cache outside the tree (some 20 minutes, once; TOOLS=… for a few)
+	@tests/e2e/tools/install.sh $(TOOLS) >/dev/null
 .PHONY: build
 build: ## Build all binaries; the plugin once more in its own small profile
 	cargo build $(FLAGS)
@@ -68,6 +71,9 @@ fmt: ## Format the code
 .PHONY: check-boundaries
 check-boundaries: ## Fail when a crate depends on what it must not (DESIGN: the domain is pure, only `cloud` knows AWS)
 	@.ci/boundaries
+.PHONY: check-scripts
+check-scripts: ## Try the scripts that stand before all tests on machines that lack something
+	@.ci/check-scripts
 .PHONY: check-plugin-size
 check-plugin-size: ## Fail when the CNI plugin outgrows 600 kB: it is started for every pod
 	@size=$$(stat -c %s $(OUT)/shim/enipool-cni); echo "enipool-cni: $$size bytes"; test "$$size" -lt 600000
@@ -91,12 +97,21 @@ test-netns: ## Tests in network namespaces: dataplane and VPC fabric (root)
 .PHONY: test-wire
 test-wire: build ## The simulator's answers, checked with boto3 and against moto
 	EC2_SIM_BIN=$(abspath $(OUT))/release/ec2-sim ec2-sim/tests/wire/run.sh
+.PHONY: test-api-server
+test-api-server: build ## The operator against a real API server, which is started for it
+	@$(NEEDS) --install programs
+	@tests/e2e/tools/install.sh api-server >/dev/null
+	cargo test $(FLAGS) --test apiserver --no-run
+	$(OUT)/release/cluster api-server -- cargo test $(FLAGS) --test apiserver -- --ignored
+.PHONY: test-harness
+test-harness: needs-cluster tools build ## The cluster harness itself, and the plugin under the reference runtime (root)
+	cargo test $(FLAGS) --test harness --test cni -- --ignored
 .PHONY: test-e2e
-test-e2e: needs tools build ## Scenarios on a real cluster (root)
+test-e2e: needs-cluster tools build ## Scenarios on a real cluster (root)
 	@$(OUT)/release/scenarios $(SCENARIO)
 .PHONY: soak
 soak: ## 100,000 random histories of a node, with faults and crashes at any step, in virtual time (HISTORIES=…)
 	ENIPOOL_SOAK_HISTORIES=$(or $(HISTORIES),100000) cargo test $(FLAGS) --test soak -- --nocapture
 .PHONY: bench-cni
-bench-cni: needs tools build ## Time of ADD and DEL, side by side with the reference plugins (root)
+bench-cni: needs-cluster tools build ## Time of ADD and DEL, side by side with the reference plugins (root)
 	@$(OUT)/release/bench-cni

@@ -4,7 +4,8 @@
 # A program that is already there is skipped, so a second run takes milliseconds. It installs nothing on the machine:
 # the Debian packages are checked by `tests/e2e/tools/require.sh`.
 #
-#   install.sh [GROUP...]     groups: etcd kubernetes containerd cni helm (default: all)
+#   install.sh [GROUP...]     groups: etcd kubernetes containerd cni helm (default: all); api-server: of the first two what
+#                             an API server by itself takes
 set -euo pipefail
 here=$(cd "$(dirname "$0")" && pwd)
 cache=${ENIPOOL_CACHE:-${XDG_CACHE_HOME:-$HOME/.cache}/enipool}
@@ -60,14 +61,16 @@ link() {
 
 etcd() { build etcd "$(module_version etcd go.etcd.io/etcd/server/v3)" etcd go.etcd.io/etcd/server/v3 -ldflags '-s -w'; }
 
-kubernetes() {
+kubernetes() { kubernetes_programs kube-apiserver kubelet kube-controller-manager kube-scheduler kube-proxy kubectl; }
+
+kubernetes_programs() {
   local v; v=$(module_version kubernetes k8s.io/kubernetes)
   local minor=${v#v1.}; minor=${minor%%.*}
   local p=k8s.io/component-base/version
   local flags="-s -w -X $p.gitVersion=$v -X $p.gitMajor=1 -X $p.gitMinor=$minor -X $p.gitTreeState=clean"
   local name
   # KUBEBUILDER_ASSETS is the ecosystem's name for a folder that holds etcd, kube-apiserver and kubectl already.
-  for name in kube-apiserver kubelet kube-controller-manager kube-scheduler kube-proxy kubectl; do
+  for name in "$@"; do
     if [ -n "${KUBEBUILDER_ASSETS:-}" ] && [ -x "$KUBEBUILDER_ASSETS/$name" ]; then
       link "$KUBEBUILDER_ASSETS/$name" "$name"
     else
@@ -75,6 +78,8 @@ kubernetes() {
     fi
   done
 }
+
+api-server() { etcd; kubernetes_programs kube-apiserver kubectl; }
 
 containerd() {
   local v p=github.com/containerd/containerd/v2; v=$(module_version containerd $p)
@@ -95,13 +100,14 @@ cni() {
 
 helm() { build helm "$(module_version helm helm.sh/helm/v4)" helm helm.sh/helm/v4/cmd/helm -ldflags '-s -w'; }
 
-command -v go >/dev/null || { echo "go is missing: install Go 1.26 or newer (https://go.dev/dl), then run this again" >&2; exit 1; }
+why=$("$here/require.sh" --why-not programs)
+[ -z "$why" ] || { echo "missing: $why" >&2; exit 1; }
 mkdir -p "$links" "$cache/build-logs"
 for group in "${@:-etcd kubernetes containerd cni helm}"; do
   for g in $group; do
     case $g in
-      etcd | kubernetes | containerd | cni | helm) "$g" ;;
-      *) echo "install.sh: no group '$g'; groups: etcd kubernetes containerd cni helm" >&2; exit 2 ;;
+      etcd | kubernetes | containerd | cni | helm | api-server) "$g" ;;
+      *) echo "install.sh: no group '$g'; groups: etcd kubernetes containerd cni helm api-server" >&2; exit 2 ;;
     esac
   done
 done
