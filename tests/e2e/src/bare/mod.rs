@@ -34,5 +34,5 @@ fn built(variable: &str, name: &str) -> PathBuf {
     }
     let own = std::env::current_exe().unwrap_or_default();
     let dir = own.parent().map(|dir| if dir.ends_with("deps") { dir.parent().unwrap_or(dir) } else { dir });
-    dir.unwrap_or(std::path::Path::new(".")).join(name)
+    dir.unwrap_or_else(|| std::path::Path::new(".")).join(name)
 }

@@ -131,7 +131,7 @@ pub fn ours(executable: &Path, state: &Path) -> Plugin {
     Plugin {
         name: "enipool",
         executable: executable.to_owned(),
-        path: executable.parent().unwrap_or(Path::new("/")).to_owned(),
+        path: executable.parent().unwrap_or_else(|| Path::new("/")).to_owned(),
         config: serde_json::json!({
             "cniVersion": "1.1.0",
             "name": "enipool",

@@ -9,7 +9,7 @@ fn main() -> Result<()> {
     let out = env::args().nth(1).context("usage: images FOLDER")?;
     for archive in images::build(&Binaries::beside_this_program()?, Set::WithProduct, Path::new(&out))? {
         let size = archive.metadata().with_context(|| format!("asking for {}", archive.display()))?.len();
-        println!("{} ({:.1} MB)", archive.display(), size as f64 / 1e6);
+        println!("{} ({} MB)", archive.display(), size.div_ceil(1_000_000));
     }
     Ok(())
 }

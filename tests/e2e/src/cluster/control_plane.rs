@@ -102,13 +102,12 @@ impl ControlPlane {
             Ok(kubectl.ready().await.then_some(()))
         });
         if let Err(error) = ready.await {
-            let error = match plane.ensure_running() {
-                // It is told with its log already.
-                Err(died) => died,
-                Ok(()) => {
-                    let ends = ["kube-apiserver", "etcd"].map(|name| end_of(&run.logs().join(format!("{name}.log"))));
-                    anyhow::anyhow!("{error:#}; {}{}", ends[0], ends[1])
-                }
+            // A program that died is told with its log already; of two that live, either may be why.
+            let error = if let Err(died) = plane.ensure_running() {
+                died
+            } else {
+                let ends = ["kube-apiserver", "etcd"].map(|name| end_of(&run.logs().join(format!("{name}.log"))));
+                anyhow::anyhow!("{error:#}; {}{}", ends[0], ends[1])
             };
             plane.stop().await;
             return Err(error);
@@ -145,13 +144,12 @@ impl ControlPlane {
         flags: &[String],
     ) -> Result<()> {
         let program = programs.path(name);
-        let process = match &site.netns {
-            Some(netns) => Process::start_in(netns, name, &run.logs(), &program, flags)?,
-            None => {
-                let mut command = dying_with_us(&program);
-                command.args(flags);
-                Process::start(name, &run.logs(), command)?
-            }
+        let process = if let Some(netns) = &site.netns {
+            Process::start_in(netns, name, &run.logs(), &program, flags)?
+        } else {
+            let mut command = dying_with_us(&program);
+            command.args(flags);
+            Process::start(name, &run.logs(), command)?
         };
         self.processes.push(process);
         Ok(())
