@@ -92,6 +92,20 @@ impl Place {
     }
 }
 
+impl Drop for Place {
+    /// A test that failed may leave a killed cluster behind, which nobody else would find once this folder is gone.
+    fn drop(&mut self) {
+        let demo = std::process::Command::new(env!("CARGO_BIN_EXE_demo"))
+            .arg("down")
+            .env("XDG_STATE_HOME", self.state.path())
+            .stdout(Stdio::null())
+            .status();
+        if !demo.is_ok_and(|status| status.success()) {
+            eprintln!("what the test left in {} could not be swept", self.state.path().display());
+        }
+    }
+}
+
 /// A process that holds a cluster. Killed when dropped.
 pub(crate) struct Keeper {
     process: Child,
@@ -179,6 +193,16 @@ impl Keeper {
         command.env("KUBECONFIG", self.dir.join("kubeconfig")).env("KUBECACHEDIR", self.dir.join("kubeconfig.cache"));
         command.args(arguments);
         run_command(command, LIMIT).await
+    }
+}
+
+impl Drop for Keeper {
+    fn drop(&mut self) {
+        // Its lock is free once it has ended: only then the place can be swept.
+        while let Ok(None) = self.process.try_wait() {
+            let _ = self.process.start_kill();
+            std::thread::sleep(Duration::from_millis(20));
+        }
     }
 }
 
