@@ -11,7 +11,6 @@ use enipool_pool::{Timestamp, Zone};
 use futures::StreamExt;
 use kube::api::Api;
 use kube::core::DeserializeGuard;
-use kube::runtime::WatchStreamExt;
 use kube::runtime::watcher::{self, Event, watcher};
 use kube::{Client, ResourceExt};
 use tokio::sync::watch;
@@ -20,6 +19,7 @@ use tokio_util::sync::CancellationToken;
 
 use super::presence::Presence;
 use super::report::Surroundings;
+use super::watches::{Pauses, patient};
 use super::wishes::{HostWishes, Wishes, wishes};
 use crate::engine::{Pool, PoolSnapshot, Shortage};
 
@@ -81,12 +81,11 @@ impl Intake {
     pub async fn run(self, shutdown: CancellationToken) {
         let mut known = Known { away: true, ..Known::default() };
         let own = watcher::Config::default().fields(&format!("metadata.name={}", self.node));
-        let mut pools =
-            watcher(Api::<DeserializeGuard<ENIPool>>::all(self.client.clone()), own).default_backoff().boxed();
-        let mut classes =
-            watcher(Api::<DeserializeGuard<ENIPoolClass>>::all(self.client.clone()), watcher::Config::default())
-                .default_backoff()
-                .boxed();
+        let pauses = Pauses::new(u64::from(self.jitter.subsec_millis()));
+        let pools = watcher(Api::<DeserializeGuard<ENIPool>>::all(self.client.clone()), own);
+        let mut pools = patient(pools, pauses.clone()).boxed();
+        let classes = Api::<DeserializeGuard<ENIPoolClass>>::all(self.client.clone());
+        let mut classes = patient(watcher(classes, watcher::Config::default()), pauses).boxed();
         let mut snapshots = self.pool.snapshot();
         let mut tick = interval(Duration::from_secs(1));
         tick.set_missed_tick_behavior(MissedTickBehavior::Delay);

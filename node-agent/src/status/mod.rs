@@ -9,5 +9,6 @@ pub(crate) mod fixture;
 pub mod intake;
 pub mod presence;
 pub mod report;
+pub mod watches;
 pub mod wishes;
 pub mod writer;

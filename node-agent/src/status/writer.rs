@@ -26,7 +26,7 @@ const WRITE_GAP: Duration = Duration::from_millis(250);
 const WRITE_TIMEOUT: Duration = Duration::from_secs(5);
 /// First pause after a failed write; doubled up to [`PAUSE_MAX`].
 const PAUSE_MIN: Duration = Duration::from_secs(1);
-const PAUSE_MAX: Duration = Duration::from_secs(30);
+const PAUSE_MAX: Duration = Duration::from_secs(10);
 
 /// Why a status did not get written.
 #[derive(Debug, thiserror::Error)]
