@@ -1,5 +1,5 @@
 //! etcd, kube-apiserver, kube-controller-manager and kube-scheduler: in a network namespace of the run, or the first two
-//! alone on the machine's loopback. Where they listen is the run's own, so that two runs do not meet.
+//! alone on the machine's loopback. Where they listen is the run's own, so that two runs do not meet. The API server can be taken away for a while.
 
 use std::{
     net::{Ipv4Addr, TcpListener},
@@ -64,8 +64,22 @@ impl ControlSite {
 /// The running control plane.
 #[derive(Debug)]
 pub(super) struct ControlPlane {
+    /// All but the API server.
     processes: Vec<Process>,
+    api_server: ApiServer,
     server: String,
+    kubectl: Kubectl,
+}
+
+/// The API server, and what starts it again.
+#[derive(Debug)]
+struct ApiServer {
+    process: Option<Process>,
+    site: ControlSite,
+    program: PathBuf,
+    flags: Vec<String>,
+    logs: PathBuf,
+    starts: u32,
 }
 
 impl ControlPlane {
@@ -94,14 +108,17 @@ impl ControlPlane {
         let server = format!("https://{}:{}", site.address, site.port);
         let admin = pki.client("admin", "admin", Some("system:masters"))?;
         let kubectl = Kubectl::new(programs.path("kubectl"), pki.kubeconfig("admin", &server, &admin)?);
-        let mut plane = Self { processes: Vec::new(), server };
+        let api_server = ApiServer {
+            process: None,
+            site: site.clone(),
+            program: programs.path("kube-apiserver"),
+            flags: apiserver_flags(pki, site)?,
+            logs: run.logs(),
+            starts: 0,
+        };
+        let mut plane = Self { processes: Vec::new(), api_server, server, kubectl: kubectl.clone() };
         plane.launch(run, programs, site, "etcd", &etcd_flags(run, site))?;
-        plane.launch(run, programs, site, "kube-apiserver", &apiserver_flags(pki, site)?)?;
-        let ready = until("the API server getting ready", Duration::from_secs(180), async || {
-            plane.ensure_running()?;
-            Ok(kubectl.ready().await.then_some(()))
-        });
-        if let Err(error) = ready.await {
+        if let Err(error) = plane.bring_api_server().await {
             // A program that died is told with its log already; of two that live, either may be why.
             let error = if let Err(died) = plane.ensure_running() {
                 died
@@ -115,6 +132,23 @@ impl ControlPlane {
         Ok((plane, kubectl))
     }
 
+    /// Starts the API server and returns when it says that it is ready.
+    pub(super) async fn bring_api_server(&mut self) -> Result<()> {
+        self.api_server.start()?;
+        until("the API server getting ready", Duration::from_secs(180), async || {
+            self.ensure_running()?;
+            Ok(self.kubectl.ready().await.then_some(()))
+        })
+        .await
+    }
+
+    /// Kills the API server, as when its machine loses power; the others stay.
+    pub(super) async fn take_api_server(&mut self) {
+        if let Some(process) = self.api_server.process.take() {
+            process.stop(Duration::ZERO).await;
+        }
+    }
+
     /// The API server's URL.
     pub(super) fn server(&self) -> &str {
         &self.server
@@ -122,12 +156,13 @@ impl ControlPlane {
 
     /// Fails, with the end of its log, when one of them has died.
     pub(super) fn ensure_running(&mut self) -> Result<()> {
-        self.processes.iter_mut().try_for_each(Process::ensure_running)
+        self.processes.iter_mut().chain(&mut self.api_server.process).try_for_each(Process::ensure_running)
     }
 
     /// Ends all at once: nothing of theirs is kept.
     pub(super) async fn stop(self) {
-        join_all(self.processes.into_iter().map(|process| process.stop(Duration::ZERO))).await;
+        let all = self.processes.into_iter().chain(self.api_server.process);
+        join_all(all.map(|process| process.stop(Duration::ZERO))).await;
     }
 
     fn kubeconfig(&self, pki: &Pki, name: &str) -> Result<PathBuf> {
@@ -143,17 +178,28 @@ impl ControlPlane {
         name: &str,
         flags: &[String],
     ) -> Result<()> {
-        let program = programs.path(name);
-        let process = if let Some(netns) = &site.netns {
-            Process::start_in(netns, name, &run.logs(), &program, flags)?
-        } else {
-            let mut command = dying_with_us(&program);
-            command.args(flags);
-            Process::start(name, &run.logs(), command)?
-        };
-        self.processes.push(process);
+        self.processes.push(spawn(site, &run.logs(), &programs.path(name), name, flags)?);
         Ok(())
     }
+}
+
+impl ApiServer {
+    fn start(&mut self) -> Result<()> {
+        self.starts += 1;
+        // A log of its own each time: the earlier one may say why.
+        let name = if self.starts == 1 { "kube-apiserver".into() } else { format!("kube-apiserver-{}", self.starts) };
+        self.process = Some(spawn(&self.site, &self.logs, &self.program, &name, &self.flags)?);
+        Ok(())
+    }
+}
+
+fn spawn(site: &ControlSite, logs: &Path, program: &Path, name: &str, flags: &[String]) -> Result<Process> {
+    let Some(netns) = &site.netns else {
+        let mut command = dying_with_us(program);
+        command.args(flags);
+        return Process::start(name, logs, command);
+    };
+    Process::start_in(netns, name, logs, program, flags)
 }
 
 fn etcd_flags(run: &Run, site: &ControlSite) -> Vec<String> {

@@ -173,6 +173,16 @@ impl Cluster {
         self.control.server()
     }
 
+    /// Takes the API server away without a word, until [`Cluster::start_api_server`].
+    pub async fn stop_api_server(&mut self) {
+        self.control.take_api_server().await;
+    }
+
+    /// Brings the API server back; returns when it is ready.
+    pub async fn start_api_server(&mut self) -> Result<()> {
+        self.control.bring_api_server().await
+    }
+
     /// Launches one more instance and lets it join.
     pub async fn add_node(&mut self, spec: NodeSpec) -> Result<()> {
         let launched = self.fabric.launch_node(spec).await?;

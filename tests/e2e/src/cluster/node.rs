@@ -94,6 +94,7 @@ impl Node {
         let cgroup = run.cgroup().make_node(&name)?;
         fs::write(self.dir.join("resolv.conf"), "# this cluster has no name server\n")
             .context("writing resolv.conf")?;
+        fs::create_dir_all(self.dir.join(node_config::STATIC_PODS)).context("creating the folder of static pods")?;
         let config = node_config::kubelet(&self.dir, &cgroup, &pki.authority(), &serving, self.site.max_pods);
         let config = self.write("kubelet.json", &config.to_string())?;
         let site = &self.site;
@@ -144,6 +145,11 @@ impl Node {
     /// What the kubelet has to say.
     pub(super) fn kubelet_log(&self) -> PathBuf {
         self.logs.join(format!("{}-kubelet.log", self.site.name))
+    }
+
+    /// Where the manifest of a static pod goes: the kubelet runs what is in this folder, with or without an API server.
+    pub fn static_pod(&self, name: &str) -> PathBuf {
+        self.dir.join(node_config::STATIC_PODS).join(format!("{name}.json"))
     }
 
     /// A command that runs on the node.

@@ -9,6 +9,9 @@ use super::pki::CertificateFiles;
 /// The name that containerd starts every pod's sandbox with.
 pub(super) const PAUSE_IMAGE: &str = crate::images::PAUSE;
 
+/// A node's folder of manifests that its kubelet runs with or without an API server.
+pub(super) const STATIC_PODS: &str = "manifests";
+
 /// containerd 2.x. Without CAP_SYS_RESOURCE runc cannot lower a score, hence `restrict_oom_score_adj`; the native
 /// snapshotter works on whatever file system the machine has.
 pub(super) fn containerd(root: &Path) -> String {
@@ -65,6 +68,7 @@ pub(super) fn kubelet(root: &Path, cgroup: &str, authority: &Path, serving: &Cer
         "imageGCHighThresholdPercent": 100,
         "imageGCLowThresholdPercent": 99,
         "maxPods": max_pods,
+        "staticPodPath": root.join(STATIC_PODS),
         "resolvConf": root.join("resolv.conf"),
         // Where a name server would be; without it the kubelet warns about every pod.
         "clusterDNS": ["10.96.0.10"],
