@@ -3,13 +3,13 @@
 
 use std::{net::Ipv4Addr, path::PathBuf, time::Duration};
 
-use anyhow::{Context, Result};
+use anyhow::{Context, Result, ensure};
 use ec2_sim::model::metadata::access_key;
-use enipool_pool::InstanceId;
+use enipool_pool::{InstanceId, Prefix};
 use serde_json::{Value, json};
-use tokio::process::Command;
+use tokio::{process::Command, time::timeout};
 
-use crate::cluster::{API_PORT, Cluster, run_command};
+use crate::cluster::{API_PORT, Cluster, run_command, until};
 
 /// The namespace that the chart goes into.
 pub const NAMESPACE: &str = "enipool-system";
@@ -24,6 +24,7 @@ pub struct Eni {
     pub device_index: u32,
     pub primary: Ipv4Addr,
     pub secondaries: Vec<Ipv4Addr>,
+    pub prefixes: Vec<Prefix>,
     /// In the instance, as opposed to on its way.
     pub effective: bool,
 }
@@ -36,7 +37,7 @@ pub async fn install(cluster: &Cluster) -> Result<()> {
         "apiServer": {"host": cluster.fabric().control().address.to_string(), "port": API_PORT.to_string()},
         "clusterName": cluster.run().id(),
         "operator": {"extraEnv": endpoint},
-        "agent": {"extraEnv": endpoint},
+        "agent": {"extraEnv": endpoint, "chainedPlugins": {"portmap": true, "bandwidth": true}},
     });
     let file = cluster.run().dir().join("values.json");
     std::fs::write(&file, values.to_string()).context("writing the chart's values")?;
@@ -104,6 +105,50 @@ pub async fn enipool_shows(
         .with_context(|| format!("{node}'s ENIPool never showed {path} = {value}"))
 }
 
+/// Edits the `spec` of a node's ENIPool, as a person would, and waits until its agent has heard of it.
+pub async fn edit(cluster: &Cluster, node: &str, spec: &Value) -> Result<()> {
+    let patch = json!({"spec": spec}).to_string();
+    let edited = cluster.kubectl().json(&["patch", "enipool", node, "--type", "merge", "-p", &patch]).await?;
+    let generation = edited["metadata"]["generation"].as_i64().context("an ENIPool has no generation")?;
+    until(&format!("{node}'s agent acting on {patch}"), Duration::from_secs(30), async || {
+        // The operator's allocation counts up the generation too.
+        let observed = enipool(cluster, node).await?["status"]["observedGeneration"].as_i64();
+        Ok(observed.is_some_and(|observed| observed >= generation).then_some(()))
+    })
+    .await
+}
+
+/// What `enipool-agent` says when it is run with this argument in the agent's pod, and whether it ended with 0.
+pub async fn ask_agent(cluster: &Cluster, node: &str, argument: &str) -> Result<(bool, String)> {
+    let pod = agent_pod(cluster, node).await?;
+    let arguments = ["-n", NAMESPACE, "exec", &pod, "--", "/enipool-agent", argument];
+    let mut command = cluster.kubectl().command(&arguments);
+    command.kill_on_drop(true).stdin(std::process::Stdio::null());
+    let output = timeout(Duration::from_secs(60), command.output()).await.context("kubectl exec did not end")??;
+    let said = [output.stdout, output.stderr].concat();
+    Ok((output.status.success(), String::from_utf8_lossy(&said).trim().to_owned()))
+}
+
+/// Ends a node's agent as people do, and waits until its successor serves.
+pub async fn restart_agent(cluster: &Cluster, node: &str) -> Result<()> {
+    let agent = agent_pod(cluster, node).await?;
+    cluster.kubectl().run_within(Duration::from_secs(60), &["-n", NAMESPACE, "delete", "pod", &agent]).await?;
+    ready(cluster).await?;
+    let successor = agent_pod(cluster, node).await?;
+    ensure!(successor != agent, "the agent is still {agent}");
+    Ok(())
+}
+
+/// Waits for an event that `selector` (as for `--field-selector`) picks; returns what it says.
+pub async fn told(cluster: &Cluster, selector: &str, limit: Duration) -> Result<String> {
+    until(&format!("an event with {selector}"), limit, async || {
+        let events = ["get", "events", "--all-namespaces", "--field-selector", selector];
+        let events = cluster.kubectl().json(&events).await?;
+        Ok(events["items"][0]["message"].as_str().map(str::to_owned))
+    })
+    .await
+}
+
 /// A node's ENIs as EC2 sees them, by device index.
 pub fn enis(cluster: &Cluster, node: &str) -> Result<Vec<Eni>> {
     let site = cluster.node(node)?.site();
@@ -122,6 +167,7 @@ pub fn enis_of_instance(cluster: &Cluster, instance: &InstanceId) -> Vec<Eni> {
                 device_index: attachment.device_index,
                 primary: eni.primary_ip,
                 secondaries: eni.secondary_ips,
+                prefixes: eni.prefixes,
                 effective: attachment.effective,
             })
         })
@@ -132,7 +178,12 @@ pub fn enis_of_instance(cluster: &Cluster, instance: &InstanceId) -> Vec<Eni> {
 
 /// The ENI of a node that holds an address for pods.
 pub fn eni_of(enis: &[Eni], address: Ipv4Addr) -> Option<&Eni> {
-    enis.iter().find(|eni| eni.secondaries.contains(&address))
+    enis.iter().find(|eni| eni.secondaries.contains(&address) || in_prefix(eni, address))
+}
+
+/// Whether an ENI holds an address as part of a prefix.
+pub fn in_prefix(eni: &Eni, address: Ipv4Addr) -> bool {
+    eni.prefixes.iter().any(|prefix| prefix.contains(address))
 }
 
 fn chart() -> PathBuf {

@@ -14,7 +14,7 @@ use crate::{
 /// Four ENIs of fifteen addresses each: room to show a fourth ENI after the pods have filled the first.
 pub const INSTANCE_TYPE: &str = "m5.xlarge";
 /// Addresses for pods of one such ENI: its own address is the fifteenth.
-const PER_ENI: usize = 14;
+pub const PER_ENI: usize = 14;
 /// How long ENIs may take that the targets ask for, EC2's own delays included.
 const SUPPLY: Duration = Duration::from_secs(90);
 /// One more pod per node than the first ENI has addresses for.

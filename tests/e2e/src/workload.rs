@@ -10,13 +10,19 @@ use crate::{cluster::Kubectl, images::BUSYBOX};
 /// Port that every pod of [`Web`] answers HTTP on, with its own name.
 pub const PORT: u16 = 8080;
 
-/// A Deployment of web servers, spread evenly over the nodes.
+/// A Deployment of web servers, spread evenly over the nodes or all on one.
 #[derive(Debug, Clone)]
 pub struct Web {
     pub name: String,
     pub replicas: u32,
     /// Also a Service, reachable on this port of every node.
     pub node_port: Option<u16>,
+    /// All pods are on this node.
+    pub node: Option<String>,
+    /// Each pod is also reachable on this port of its node.
+    pub host_port: Option<u16>,
+    /// Of the pods.
+    pub annotations: BTreeMap<String, String>,
 }
 
 /// A pod as the API server shows it.
@@ -29,7 +35,14 @@ pub struct Pod {
 
 impl Web {
     pub fn new(name: &str, replicas: u32) -> Self {
-        Self { name: name.to_owned(), replicas, node_port: None }
+        Self {
+            name: name.to_owned(),
+            replicas,
+            node_port: None,
+            node: None,
+            host_port: None,
+            annotations: BTreeMap::new(),
+        }
     }
 
     #[must_use]
@@ -38,9 +51,44 @@ impl Web {
         self
     }
 
+    #[must_use]
+    pub fn on(mut self, node: &str) -> Self {
+        self.node = Some(node.to_owned());
+        self
+    }
+
+    #[must_use]
+    pub fn with_host_port(mut self, port: u16) -> Self {
+        self.host_port = Some(port);
+        self
+    }
+
+    #[must_use]
+    pub fn annotated(mut self, key: &str, value: &str) -> Self {
+        self.annotations.insert(key.to_owned(), value.to_owned());
+        self
+    }
+
     /// The manifest, as `kubectl apply` takes it.
     pub fn manifest(&self) -> Value {
         let labels = json!({"app": self.name});
+        let mut pod = json!({
+            "terminationGracePeriodSeconds": 1,
+            "automountServiceAccountToken": false,
+            "containers": [container(self.host_port)],
+        });
+        match &self.node {
+            Some(node) => pod["nodeSelector"] = json!({"kubernetes.io/hostname": node}),
+            None => {
+                pod["topologySpreadConstraints"] = json!([{
+                    "maxSkew": 1,
+                    "topologyKey": "kubernetes.io/hostname",
+                    "whenUnsatisfiable": "DoNotSchedule",
+                    "nodeTaintsPolicy": "Honor",
+                    "labelSelector": {"matchLabels": labels},
+                }]);
+            }
+        }
         let deployment = json!({
             "apiVersion": "apps/v1", "kind": "Deployment",
             "metadata": {"name": self.name},
@@ -48,23 +96,7 @@ impl Web {
                 "replicas": self.replicas,
                 "selector": {"matchLabels": labels},
                 "strategy": {"rollingUpdate": {"maxSurge": 0, "maxUnavailable": "100%"}},
-                "template": {"metadata": {"labels": labels}, "spec": {
-                    "terminationGracePeriodSeconds": 1,
-                    "automountServiceAccountToken": false,
-                    "topologySpreadConstraints": [{
-                        "maxSkew": 1,
-                        "topologyKey": "kubernetes.io/hostname",
-                        "whenUnsatisfiable": "DoNotSchedule",
-                        "nodeTaintsPolicy": "Honor",
-                        "labelSelector": {"matchLabels": labels},
-                    }],
-                    "containers": [{
-                        "name": "web",
-                        "image": BUSYBOX,
-                        "imagePullPolicy": "Never",
-                        "command": ["sh", "-c", format!("hostname > /www/index.html; exec httpd -f -p {PORT} -h /www")],
-                    }],
-                }},
+                "template": {"metadata": {"labels": labels, "annotations": self.annotations}, "spec": pod},
             },
         });
         let mut items = vec![deployment];
@@ -118,6 +150,28 @@ impl Web {
         ensure!(running == self.replicas, "{running} pods of {} run, {} were asked for", self.name, self.replicas);
         Ok(pods)
     }
+}
+
+/// The manifest of a web server that a kubelet runs without being told by an API server.
+pub fn static_pod(name: &str, app: &str) -> Value {
+    json!({
+        "apiVersion": "v1", "kind": "Pod",
+        "metadata": {"name": name, "namespace": "default", "labels": {"app": app}},
+        "spec": {"terminationGracePeriodSeconds": 1, "containers": [container(None)]},
+    })
+}
+
+fn container(host_port: Option<u16>) -> Value {
+    let mut container = json!({
+        "name": "web",
+        "image": BUSYBOX,
+        "imagePullPolicy": "Never",
+        "command": ["sh", "-c", format!("hostname > /www/index.html; exec httpd -f -p {PORT} -h /www")],
+    });
+    if let Some(port) = host_port {
+        container["ports"] = json!([{"containerPort": PORT, "hostPort": port}]);
+    }
+    container
 }
 
 /// Waits until no pod with this `app` label is left.
@@ -195,6 +249,15 @@ mod tests {
         assert!(two_nodes_pods(&pods).is_err());
         let pods = [pod("a", "node-a"), pod("b", "node-a"), pod("c", "node-b")];
         assert!(two_nodes_pods(&pods).is_ok_and(|(one, other)| one.name == "a" && other.name == "c"));
+    }
+
+    #[test]
+    fn pods_of_one_node_are_not_spread() {
+        let pod = |web: Web| web.manifest()["items"][0]["spec"]["template"]["spec"].clone();
+        let (spread, pinned) = (pod(Web::new("web", 2)), pod(Web::new("web", 2).on("node-b")));
+        assert!(spread["nodeSelector"].is_null() && spread["topologySpreadConstraints"].is_array());
+        assert_eq!(pinned["nodeSelector"]["kubernetes.io/hostname"], "node-b");
+        assert!(pinned["topologySpreadConstraints"].is_null());
     }
 
     #[test]

@@ -77,7 +77,7 @@ async fn in_a_cluster(chosen: &[(usize, Scenario)]) -> Result<Vec<&'static str>>
     let narrator = Narrator::default();
     let binaries = Binaries::beside_this_program()?;
     let cluster = Cluster::start(story::config("scenarios"), &binaries, &narrator).await?;
-    let mut stage = Stage { cluster, narrator, pods: Vec::new() };
+    let mut stage = Stage { cluster, narrator, pods: Vec::new(), found: None };
     let mut failed = Vec::new();
     for (index, scenario) in chosen {
         let began = Instant::now();

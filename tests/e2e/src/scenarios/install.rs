@@ -1,14 +1,19 @@
 //! The chart, the first pods, and what the API server refuses.
 
-use anyhow::{Result, ensure};
+use anyhow::{Context, Result, ensure};
 use futures::{FutureExt as _, future::LocalBoxFuture};
 use serde_json::{Value, json};
 
-use super::Stage;
+use super::{Stage, Traces};
 use crate::story;
 
 pub(super) fn nodes_get_ready(stage: &mut Stage) -> LocalBoxFuture<'_, Result<()>> {
-    story::install(&stage.cluster, &stage.narrator).boxed_local()
+    async {
+        let node = stage.cluster.nodes().first().context("no node")?;
+        stage.found = Some(Traces::of(node).await?);
+        story::install(&stage.cluster, &stage.narrator).await
+    }
+    .boxed_local()
 }
 
 pub(super) fn pods_on_several_enis(stage: &mut Stage) -> LocalBoxFuture<'_, Result<()>> {

@@ -46,7 +46,6 @@ pub(super) fn agent_restart(stage: &mut Stage) -> LocalBoxFuture<'_, Result<()>>
             (one, other) = (other, one);
         }
         let before = assigned(stage, &one.node).await?;
-        let agent = product::agent_pod(cluster, &one.node).await?;
         let call = product::latest_call(cluster);
 
         // Twenty pings a second, all the while.
@@ -54,14 +53,7 @@ pub(super) fn agent_restart(stage: &mut Stage) -> LocalBoxFuture<'_, Result<()>>
         let mut pings =
             kubectl.command(&["exec", &one.name, "--", "ping", "-i", "0.05", "-c", "400", "-W", "2", &target]);
         let pings = pings.stdin(std::process::Stdio::null()).kill_on_drop(true).output();
-        let restart = async {
-            kubectl.run_within(Duration::from_secs(60), &["-n", product::NAMESPACE, "delete", "pod", &agent]).await?;
-            product::ready(cluster).await?;
-            let successor = product::agent_pod(cluster, &one.node).await?;
-            ensure!(successor != agent, "the agent is still {agent}");
-            anyhow::Ok(())
-        };
-        let (pings, restarted) = futures::join!(pings, restart);
+        let (pings, restarted) = futures::join!(pings, product::restart_agent(cluster, &one.node));
         restarted?;
         let pings = String::from_utf8_lossy(&pings.context("running ping")?.stdout).into_owned();
         ensure!(pings.contains("400 packets received"), "pings were lost while the agent restarted: {}", pings.trim());
@@ -112,7 +104,7 @@ async fn assigned(stage: &Stage, node: &str) -> Result<u64> {
         .with_context(|| format!("{node}'s status has no addresses.assigned"))
 }
 
-fn ensure_no_shared_address<'a>(pods: impl Iterator<Item = &'a Pod>) -> Result<()> {
+pub(super) fn ensure_no_shared_address<'a>(pods: impl Iterator<Item = &'a Pod>) -> Result<()> {
     let mut seen: BTreeSet<Ipv4Addr> = BTreeSet::new();
     for pod in pods {
         ensure!(seen.insert(pod.address), "{} has {}, which another pod has too", pod.name, pod.address);

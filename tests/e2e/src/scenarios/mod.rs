@@ -1,12 +1,20 @@
 //! The end-to-end scenarios. They share one cluster, in the order of [`ALL`]: each leaves it as it found it, except that
 //! the first installs enipool.
 
+mod autonomy;
+mod chaining;
+mod cleanup;
+mod doctor;
+mod drift;
+mod inside;
 mod install;
 mod life;
 mod nodes;
+mod prefixes;
 mod traffic;
 
 use anyhow::Result;
+pub use cleanup::Traces;
 use futures::future::LocalBoxFuture;
 
 use crate::{
@@ -21,6 +29,8 @@ pub struct Stage {
     pub narrator: Narrator,
     /// The deployment that most scenarios look at.
     pub pods: Vec<Pod>,
+    /// What was on a node before enipool came.
+    pub found: Option<Traces>,
 }
 
 /// A scenario: a sentence about behaviour, and what shows that it is true.
@@ -31,7 +41,7 @@ pub struct Scenario {
 }
 
 /// All of them. The first two set the stage.
-pub const ALL: [Scenario; 12] = [
+pub const ALL: [Scenario; 21] = [
     Scenario { name: "nodes_get_ready_when_the_chart_is_installed", run: install::nodes_get_ready },
     Scenario { name: "pods_of_a_deployment_live_on_addresses_of_several_enis", run: install::pods_on_several_enis },
     Scenario {
@@ -45,6 +55,18 @@ pub const ALL: [Scenario; 12] = [
     Scenario { name: "a_patched_warm_target_brings_an_eni_within_seconds", run: life::patch_brings_an_eni },
     Scenario { name: "pods_keep_talking_while_their_agent_restarts", run: life::agent_restart },
     Scenario { name: "addresses_come_back_when_pods_come_and_go", run: life::pod_churn },
+    Scenario {
+        name: "host_ports_and_bandwidth_limits_of_chained_plugins_hold",
+        run: chaining::host_port_and_bandwidth,
+    },
+    Scenario { name: "what_somebody_deletes_from_the_kernel_is_put_back_and_told", run: drift::put_back },
+    Scenario { name: "the_doctor_finds_what_ec2_took_away_and_what_helps", run: doctor::finds_what_ec2_took },
+    Scenario { name: "a_node_goes_over_to_prefixes_and_back_while_its_pods_talk", run: prefixes::over_and_back },
+    Scenario { name: "a_node_without_a_free_prefix_serves_single_addresses", run: prefixes::without_a_prefix },
+    Scenario { name: "a_node_without_the_operator_serves_pods_and_grows_by_itself", run: autonomy::operator_away },
+    Scenario { name: "nodes_without_an_api_server_serve_pods_and_grow", run: autonomy::api_server_away },
+    Scenario { name: "cleanup_leaves_a_node_as_it_was_found", run: cleanup::node_as_found },
+    Scenario { name: "prefixes_drain_away_when_their_pods_have_gone", run: prefixes::drained },
     Scenario { name: "a_node_that_goes_leaves_no_eni_behind", run: nodes::node_removal },
     Scenario { name: "no_packet_left_through_an_eni_that_does_not_own_its_source", run: traffic::nothing_spoofed },
 ];

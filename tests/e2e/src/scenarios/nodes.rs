@@ -1,35 +1,54 @@
-//! Nodes that come and go.
+//! Nodes that come and go, and the guest on which other scenarios try what would disturb the others.
 
 use std::time::Duration;
 
 use anyhow::{Result, ensure};
 use futures::{FutureExt as _, future::LocalBoxFuture};
+use serde_json::json;
 
 use super::Stage;
 use crate::{
     cluster::{Cluster, until},
     fabric::NodeSpec,
     product,
-    story::INSTANCE_TYPE,
     workload::{self, Web},
 };
 
 /// The node that comes and goes.
-const GUEST: &str = "node-c";
+pub(super) const GUEST: &str = "node-c";
+/// Its type: three ENIs of three addresses for pods each, so that a few pods exhaust it.
+const GUEST_TYPE: &str = "t3.small";
+
+/// The guest is there and ready: launched for the first that asks, and there until [`node_removal`].
+pub(super) async fn guest(stage: &mut Stage) -> Result<()> {
+    if stage.cluster.node(GUEST).is_ok() {
+        return Ok(());
+    }
+    let narrator = stage.narrator.clone();
+    let arrival = stage.cluster.add_node(NodeSpec::new(GUEST, GUEST_TYPE));
+    narrator.during("Launching a third node", arrival).await?;
+    narrator.during("Waiting for it to get ready", product::ready(&stage.cluster)).await?;
+    let limit = Duration::from_secs(30);
+    product::enipool_shows(&stage.cluster, GUEST, ".status.addresses.available", 3, limit).await?;
+    // An ENI's worth, and beyond that what its pods need: more is then a mistake.
+    product::edit(&stage.cluster, GUEST, &json!({"minimumIPTarget": 3})).await
+}
 
 pub(super) fn node_removal(stage: &mut Stage) -> LocalBoxFuture<'_, Result<()>> {
     async {
+        guest(stage).await?;
         let narrator = stage.narrator.clone();
-        let arrival = stage.cluster.add_node(NodeSpec::new(GUEST, INSTANCE_TYPE));
-        narrator.during("Launching a third node", arrival).await?;
-        narrator.during("Waiting for it to get ready", product::ready(&stage.cluster)).await?;
         let kubectl = stage.cluster.kubectl().clone();
         let web = Web::new("guest", 3);
         let pods = web.roll_out(&kubectl, Duration::from_secs(180)).await?;
         ensure!(workload::by_node(&pods).contains_key(GUEST), "no pod came to {GUEST}: {pods:?}");
         let instance = stage.cluster.node(GUEST)?.site().instance_id.clone();
-        let enis = product::enis(&stage.cluster, GUEST)?;
-        ensure!(enis.len() > 1, "{GUEST} has no ENI but its first");
+        product::edit(&stage.cluster, GUEST, &json!({"minimumIPTarget": 9})).await?;
+        let enis = until("ENIs of the guest beyond its first", Duration::from_secs(60), async || {
+            let enis = product::enis(&stage.cluster, GUEST)?;
+            Ok((enis.len() > 1 && enis.iter().all(|eni| eni.effective)).then_some(enis))
+        })
+        .await?;
 
         // As when an instance is terminated under the cluster: first the machine, then its Node.
         stage.cluster.unplug(GUEST).await?;

@@ -1,0 +1,154 @@
+//! Taking enipool off a node as `docs/node.md` says, and putting it back.
+
+use std::{collections::BTreeSet, time::Duration};
+
+use anyhow::{Context, Result, ensure};
+use futures::{FutureExt as _, future::LocalBoxFuture};
+use serde_json::{Value, json};
+
+use super::{
+    Stage,
+    nodes::{self, GUEST},
+};
+use crate::{
+    cluster::{Cluster, Node},
+    product,
+    workload::Web,
+};
+
+const ROLL_OUT: Duration = Duration::from_secs(120);
+const DAEMON_SET: &str = "daemonset/enipool-agent";
+const POD: &str = "pod/enipool-cleanup";
+/// Where the manual's pod lives.
+const ITS_NAMESPACE: &str = "kube-system";
+
+/// What programs left on a node: rules, routes, nftables tables, links, settings, files. Own addresses are called OWN.
+#[derive(Debug, Clone, Default, PartialEq, Eq)]
+pub struct Traces(BTreeSet<String>);
+
+/// Everything that a node's network consists of, but the local table (the kernel's own), links of ENIs as such (EC2's), and
+/// what kubelet and kube-proxy write when they like (their tables).
+const LOOK: &str = r#"
+ip rule
+ip route show table all | grep -v 'table local'
+nft list tables | grep -vE ' (kube-proxy|filter|nat|mangle)$' || true
+ip -4 -oneline address | awk '{print $2, $3, $4}'
+ip -oneline link | awk -F': ' '{print $2}' | sed 's/@.*//' | grep -vE '^eth[1-9]' | sed 's/^/link /'
+for link in lo eth0; do for key in rp_filter forwarding; do echo "$link $key $(cat /proc/sys/net/ipv4/conf/$link/$key)"; done; done
+for link in $(ls /proc/sys/net/ipv4/conf | grep -E '^eth[1-9]'); do ip -oneline link show "$link" up | sed "s/.*/$link is up/"; done
+echo "ip_forward $(cat /proc/sys/net/ipv4/ip_forward)"
+find /etc/cni /opt/cni /run/enipool -mindepth 1 2>/dev/null || true
+"#;
+
+impl Traces {
+    /// What is there now.
+    pub async fn of(node: &Node) -> Result<Self> {
+        let own = node.site().address.to_string();
+        let found = node.exec(&["sh", "-ec", LOOK]).await?;
+        Ok(Self(found.lines().map(|line| line.trim().replace(&own, "OWN")).collect()))
+    }
+}
+
+pub(super) fn node_as_found(stage: &mut Stage) -> LocalBoxFuture<'_, Result<()>> {
+    async {
+        nodes::guest(stage).await?;
+        let (cluster, kubectl) = (&stage.cluster, stage.cluster.kubectl());
+        // Something to clean up.
+        let web = Web::new("before-cleanup", 4).on(GUEST);
+        web.roll_out(kubectl, ROLL_OUT).await?;
+        web.remove(kubectl, ROLL_OUT).await?;
+        let (obeyed, said) = product::ask_agent(cluster, GUEST, "cleanup").await?;
+        ensure!(!obeyed && said.contains("stop it first"), "cleanup while the agent serves: {said}");
+
+        let banishment = Banishment::of_agent(cluster).await?;
+        let cleaned = clean(stage).await;
+        banishment.end(cluster).await?;
+        stage.narrator.during("Waiting for the agent to come back", product::ready(&stage.cluster)).await?;
+        stage.narrator.show(&cleaned?);
+
+        let again = Web::new("after-cleanup", 2).on(GUEST);
+        let pods = again.roll_out(kubectl, ROLL_OUT).await?;
+        let other = stage.pods.first().context("no pod")?;
+        for pod in &pods {
+            pod.ping(kubectl, other.address).await?;
+        }
+        again.remove(kubectl, ROLL_OUT).await
+    }
+    .boxed_local()
+}
+
+/// Runs the manual's pod; what then is on the node is what was on one before enipool came. Returns the pod's log.
+async fn clean(stage: &Stage) -> Result<String> {
+    let (cluster, kubectl) = (&stage.cluster, stage.cluster.kubectl());
+    let agents = kubectl.json(&["-n", product::NAMESPACE, "get", DAEMON_SET]).await?;
+    let image =
+        agents["spec"]["template"]["spec"]["containers"][0]["image"].as_str().context("the agent has no image")?;
+    kubectl.apply(&manual()?.replace("NODE\n", &format!("{GUEST}\n")).replace("IMAGE ", &format!("{image} "))).await?;
+    let ended = kubectl.wait(ROLL_OUT, "jsonpath={.status.phase}=Succeeded", &["-n", ITS_NAMESPACE, POD]).await;
+    let log = kubectl.run(&["-n", ITS_NAMESPACE, "logs", POD]).await;
+    kubectl.run(&["-n", ITS_NAMESPACE, "delete", POD, "--wait=false"]).await?;
+    let log = log?;
+    ended.with_context(|| format!("the cleanup said: {log}"))?;
+    let found = stage.found.as_ref().context("nobody looked at a node before enipool came")?;
+    let left = Traces::of(cluster.node(GUEST)?).await?;
+    let (more, fewer): (Vec<_>, Vec<_>) =
+        (left.0.difference(&found.0).collect(), found.0.difference(&left.0).collect());
+    ensure!(more.is_empty() && fewer.is_empty(), "after {log}left on the node: {more:?}; missing: {fewer:?}");
+    Ok(log)
+}
+
+/// The manifest in `docs/node.md`.
+fn manual() -> Result<&'static str> {
+    let page = include_str!(concat!(env!("CARGO_MANIFEST_DIR"), "/../../docs/node.md"));
+    let (_, rest) = page.split_once("```yaml\n").context("docs/node.md has no manifest")?;
+    rest.split_once("```").map(|(manifest, _)| manifest).context("the manifest in docs/node.md does not end")
+}
+
+/// The guest as a node that the agents' DaemonSet does not want; the other agents are left alone.
+struct Banishment {
+    strategy: Value,
+    index: usize,
+}
+
+impl Banishment {
+    const TERMS: &str =
+        "/spec/template/spec/affinity/nodeAffinity/requiredDuringSchedulingIgnoredDuringExecution/nodeSelectorTerms/0";
+
+    async fn of_agent(cluster: &Cluster) -> Result<Self> {
+        let kubectl = cluster.kubectl();
+        let agents = kubectl.json(&["-n", product::NAMESPACE, "get", DAEMON_SET]).await?;
+        let terms = agents.pointer(Self::TERMS).context("the agents have no node affinity")?;
+        let index = terms["matchExpressions"].as_array().map_or(0, Vec::len);
+        let banishment = Self { strategy: agents["spec"]["updateStrategy"].clone(), index };
+        let agent = product::agent_pod(cluster, GUEST).await?;
+        let term = json!({"key": "kubernetes.io/hostname", "operator": "NotIn", "values": [GUEST]});
+        patch(
+            cluster,
+            &json!([
+                {"op": "replace", "path": "/spec/updateStrategy", "value": {"type": "OnDelete"}},
+                {"op": "add", "path": format!("{}/matchExpressions/-", Self::TERMS), "value": term},
+            ]),
+        )
+        .await?;
+        kubectl.wait(ROLL_OUT, "delete", &["-n", product::NAMESPACE, "pod", &agent]).await?;
+        Ok(banishment)
+    }
+
+    async fn end(self, cluster: &Cluster) -> Result<()> {
+        let path = format!("{}/matchExpressions/{}", Self::TERMS, self.index);
+        patch(
+            cluster,
+            &json!([
+                {"op": "remove", "path": path},
+                {"op": "replace", "path": "/spec/updateStrategy", "value": self.strategy},
+            ]),
+        )
+        .await
+    }
+}
+
+async fn patch(cluster: &Cluster, patch: &Value) -> Result<()> {
+    let patch = patch.to_string();
+    let arguments = ["-n", product::NAMESPACE, "patch", DAEMON_SET, "--type", "json", "-p", &patch];
+    cluster.kubectl().run(&arguments).await.map(drop)
+}

@@ -1,0 +1,79 @@
+//! `enipool-agent doctor`: what it says of a node that is well, of one that is not, and whether its advice helps.
+
+use std::time::Duration;
+
+use anyhow::{Context, Result, ensure};
+use ec2_sim::{Request, model::request::Unassign};
+use futures::{FutureExt as _, future::LocalBoxFuture};
+
+use super::Stage;
+use crate::{
+    cluster::{Cluster, until},
+    product,
+    workload::{Pod, Web},
+};
+
+const ROLL_OUT: Duration = Duration::from_secs(120);
+/// Whatever is under way when the doctor comes.
+const SETTLED: Duration = Duration::from_secs(30);
+const NODE: &str = "node-b";
+
+pub(super) fn finds_what_ec2_took(stage: &mut Stage) -> LocalBoxFuture<'_, Result<()>> {
+    async {
+        let (cluster, kubectl) = (&stage.cluster, stage.cluster.kubectl());
+        // It sends nothing of itself: not one packet shall come from an address that its node does not own.
+        let patient = Web::new("patient", 1).on(NODE);
+        let pods = patient.roll_out(kubectl, ROLL_OUT).await?;
+        let treated = treat(stage, pods.first().context("no pod")?).await;
+        patient.remove(kubectl, ROLL_OUT).await?;
+        let told = treated?;
+        stage.narrator.show(&told);
+        healthy(cluster).await
+    }
+    .boxed_local()
+}
+
+/// A stranger takes a pod's address in EC2; the doctor finds it, and what it says to do helps.
+async fn treat(stage: &Stage, pod: &Pod) -> Result<String> {
+    let (cluster, kubectl) = (&stage.cluster, stage.cluster.kubectl());
+    healthy(cluster).await?;
+    take_away(cluster, pod)?;
+    let (well, told) = product::ask_agent(cluster, NODE, "doctor").await?;
+    ensure!(!well, "the doctor ended with 0 though {} lost its address: {told}", pod.name);
+    let finding = told.lines().find(|line| line.starts_with("StrayAddress")).context("no StrayAddress")?;
+    for words in [pod.name.as_str(), &pod.address.to_string(), "Delete the pod"] {
+        ensure!(finding.contains(words), "'{finding}' says nothing of {words}");
+    }
+
+    kubectl.run_within(ROLL_OUT, &["delete", "pod", &pod.name]).await?;
+    let successor = Web::new("patient", 1).on(NODE).roll_out(kubectl, ROLL_OUT).await?;
+    let successor = successor.first().context("no successor")?;
+    ensure!(successor.address != pod.address, "the successor got {} again", pod.address);
+    successor.ping(kubectl, stage.pods.first().context("no pod")?.address).await?;
+    // A start compares with EC2; without one the agent would find out within two minutes.
+    product::restart_agent(cluster, NODE).await?;
+    healthy(cluster).await?;
+    Ok(told)
+}
+
+async fn healthy(cluster: &Cluster) -> Result<()> {
+    let mut last = String::new();
+    let agrees = until("the doctor finding nothing", SETTLED, async || {
+        let (well, told) = product::ask_agent(cluster, NODE, "doctor").await?;
+        let agrees = well && told.contains("EC2, ledger and kernel agree");
+        last = told;
+        Ok(agrees.then_some(()))
+    });
+    agrees.await.with_context(|| format!("the doctor of {NODE} says: {last}"))
+}
+
+fn take_away(cluster: &Cluster, pod: &Pod) -> Result<()> {
+    let enis = product::enis(cluster, &pod.node)?;
+    let eni = product::eni_of(&enis, pod.address).with_context(|| format!("no ENI owns {}", pod.address))?;
+    let request = Request::UnassignPrivateIpAddresses(Unassign {
+        interface: eni.id.parse()?,
+        addresses: vec![pod.address],
+        prefixes: Vec::new(),
+    });
+    cluster.fabric().sim().model().with(|model| model.act(&request)).map(drop).context("taking the address away")
+}
