@@ -57,7 +57,7 @@ pub(crate) fn fill(sim: &Handle, spec: AgentSpec, report: &mut Report) -> Result
     until_quiet(sim);
     let (cpu, begun, idle) = (agent.cpu_time()?, Instant::now(), calls(sim));
     std::thread::sleep(IDLE);
-    let percent = 100.0 * (agent.cpu_time()? - cpu).as_secs_f64() / begun.elapsed().as_secs_f64();
+    let percent = 100.0 * agent.cpu_time()?.saturating_sub(cpu).as_secs_f64() / begun.elapsed().as_secs_f64();
     report.figure("agent_idle_cpu_percent", percent, Goal::AtMost(0.2));
     report.figure("ec2_calls_idle", count(calls(sim) - idle), Goal::AtMost(0.0));
     report.figure("agent_rss_idle_mb", agent.rss_mb()?, Goal::AtMost(20.0));
