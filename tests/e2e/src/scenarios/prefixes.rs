@@ -92,13 +92,7 @@ fn mixed() -> Web {
 async fn go_over(stage: &Stage, far: &Pod) -> Result<Vec<Pod>> {
     let (cluster, kubectl) = (&stage.cluster, stage.cluster.kubectl());
     // Both kinds: twenty more are one prefix and four single addresses, once there is room for them below max pods.
-    product::edit(cluster, NODE, &json!({"addressing": "Mixed", "warmIPTarget": 4})).await?;
-    let few = stage.pods.iter().filter(|pod| pod.node == NODE).count() + 10;
-    until(&format!("{NODE} giving back all but {few} addresses"), SUPPLY, async || {
-        let held: usize = product::enis(cluster, NODE)?.iter().map(|eni| eni.secondaries.len()).sum();
-        Ok((held <= few).then_some(()))
-    })
-    .await?;
+    slim_down(stage, NODE, "Mixed").await?;
     product::edit(cluster, NODE, &json!({"addressing": "Mixed", "warmIPTarget": 24})).await?;
     holds_prefixes(cluster, 1).await?;
     for pod in mixed().roll_out(kubectl, ROLL_OUT).await? {
@@ -128,6 +122,17 @@ async fn go_over(stage: &Stage, far: &Pod) -> Result<Vec<Pod>> {
         inside::ping(cluster.node(NODE)?, pod.address, fresh[0].address).await?;
     }
     Ok(fresh)
+}
+
+/// Lets a node give back what its pods do not need, so that it has to ask for more afterwards.
+async fn slim_down(stage: &Stage, node: &str, addressing: &str) -> Result<()> {
+    product::edit(&stage.cluster, node, &json!({"addressing": addressing, "warmIPTarget": 4})).await?;
+    let few = stage.pods.iter().filter(|pod| pod.node == node).count() + 10;
+    until(&format!("{node} giving back all but {few} addresses"), SUPPLY, async || {
+        let held: usize = product::enis(&stage.cluster, node)?.iter().map(|eni| eni.secondaries.len()).sum();
+        Ok((held <= few).then_some(()))
+    })
+    .await
 }
 
 async fn holds_prefixes(cluster: &Cluster, least: usize) -> Result<()> {
@@ -167,7 +172,8 @@ fn crowd() -> Web {
 
 async fn on_singles(stage: &Stage) -> Result<()> {
     let (cluster, kubectl) = (&stage.cluster, stage.cluster.kubectl());
-    product::edit(cluster, FRAGMENTED, &addressing(json!("Prefix"))).await?;
+    slim_down(stage, FRAGMENTED, "Secondary").await?;
+    product::edit(cluster, FRAGMENTED, &json!({"addressing": "Prefix", "warmIPTarget": 24})).await?;
     let reason = ".status.conditions[?(@.type==\"AddressesAvailable\")].reason";
     product::enipool_shows(cluster, FRAGMENTED, reason, "NoContiguousPrefix", SUPPLY).await?;
     let pods = crowd().roll_out(kubectl, ROLL_OUT).await?;
