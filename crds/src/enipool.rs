@@ -341,8 +341,14 @@ pub struct EniStatus {
     /// /28 prefixes on it.
     #[serde(default)]
     pub prefixes: i32,
+    /// Prefixes with an address that a pod uses or that is cooling.
+    #[serde(default)]
+    pub prefixes_in_use: i32,
     /// Addresses of it that pods use.
     pub assigned: i32,
+    /// Addresses outside prefixes that pods use or that are cooling.
+    #[serde(default)]
+    pub singles_in_use: i32,
     #[serde(default)]
     pub state: EniState,
 }

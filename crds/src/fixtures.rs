@@ -50,9 +50,10 @@ fn eni(index: i32, addresses: i32, assigned: i32) -> EniStatus {
         subnet_id: "subnet-0123456789abcdef0".into(),
         primary_ip: format!("10.0.{index}.4"),
         addresses,
-        prefixes: 0,
         assigned,
+        singles_in_use: assigned,
         state: EniState::Ready,
+        ..EniStatus::default()
     }
 }
 

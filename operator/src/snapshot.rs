@@ -134,6 +134,8 @@ fn interfaces(status: &ENIPoolStatus) -> Vec<FleetEni> {
             retiring: eni.state == EniState::Retiring,
             addresses: count(eni.addresses),
             prefixes: count(eni.prefixes),
+            singles_held: count(eni.singles_in_use),
+            prefixes_in_use: count(eni.prefixes_in_use),
         })
     };
     status.enis.iter().filter_map(interface).collect()

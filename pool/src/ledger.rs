@@ -91,6 +91,13 @@ pub enum AddressState {
     },
 }
 
+impl AddressState {
+    /// Assigned or cooling: cannot be given back now.
+    pub fn is_held(&self) -> bool {
+        matches!(self, Self::Assigned { .. } | Self::Cooling { .. })
+    }
+}
+
 /// An address, where it belongs and its state.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct AddressView {

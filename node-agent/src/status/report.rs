@@ -1,5 +1,7 @@
 //! The engine's snapshot as the status of an ENIPool. Counts only: the largest instance fits into 16 KiB.
 
+use std::collections::BTreeSet;
+
 use enipool_crds::TargetFields;
 use enipool_crds::condition::{self, ConditionType, Reason};
 use enipool_crds::enipool::{
@@ -169,6 +171,8 @@ fn reason(shortage: Shortage) -> Reason {
 }
 
 fn eni(eni: &EniView) -> EniStatus {
+    let held = || eni.addresses.iter().filter(|address| address.state.is_held());
+    let prefixes_in_use: BTreeSet<_> = held().filter_map(|address| address.prefix).collect();
     EniStatus {
         id: eni.id.to_string(),
         mac: eni.mac.to_string(),
@@ -177,7 +181,9 @@ fn eni(eni: &EniView) -> EniStatus {
         primary_ip: eni.primary_ip.to_string(),
         addresses: number(eni.counts.total),
         prefixes: length(eni.prefixes.len()),
+        prefixes_in_use: length(prefixes_in_use.len()),
         assigned: number(eni.counts.assigned),
+        singles_in_use: length(held().filter(|address| address.prefix.is_none()).count()),
         state: match eni.state {
             EniState::Created => ReportedState::Created,
             EniState::Attached => ReportedState::Attached,
@@ -226,6 +232,7 @@ pub fn is_urgent(before: &ENIPoolStatus, after: &ENIPoolStatus) -> bool {
 
 #[cfg(test)]
 mod tests {
+    use enipool_pool::Prefix;
     use enipool_pool::node::HoldReason;
 
     use super::*;
@@ -247,6 +254,19 @@ mod tests {
         assert_eq!(condition(&status, ConditionType::Ready), ("True".into(), "AsPlanned".into()));
         assert_eq!(status.reason, "AsPlanned");
         assert_eq!((status.attached_enis, status.addresses.unwrap().available), (2, 2));
+    }
+
+    #[test]
+    fn the_operator_learns_which_slots_pods_hold() {
+        let mut snapshot = snapshot();
+        let block: Prefix = "10.0.1.0/28".parse().unwrap();
+        snapshot.enis[1].prefixes = vec![block];
+        for address in &mut snapshot.enis[1].addresses {
+            address.prefix = Some(block);
+        }
+        let enis = report(&snapshot).enis;
+        assert_eq!((enis[0].singles_in_use, enis[0].prefixes_in_use), (2, 0));
+        assert_eq!((enis[1].singles_in_use, enis[1].prefixes_in_use), (0, 1));
     }
 
     #[test]

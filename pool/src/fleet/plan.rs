@@ -4,7 +4,9 @@ use std::collections::BTreeMap;
 use std::fmt::Write as _;
 
 use super::share::evenly;
-use super::types::{FleetMemory, FleetPlan, Given, NodeAllocation, NodeView, Remembered, SubnetPlan, SubnetStock};
+use super::types::{
+    FleetEni, FleetMemory, FleetPlan, Given, NodeAllocation, NodeView, Remembered, SubnetPlan, SubnetStock,
+};
 use crate::address::Prefix;
 use crate::budget::Budget;
 use crate::ec2::Action;
@@ -119,30 +121,21 @@ fn draft<'a>(node: &'a NodeView, memory: &mut FleetMemory, now: Timestamp) -> Dr
     }
 }
 
-/// What the node planner would see, as far as counts tell.
+/// What the node planner would see.
 fn holdings(node: &NodeView) -> Holdings {
-    let held = node.addresses.held();
-    let prefixes: u32 = node.enis.iter().map(|eni| eni.prefixes).sum();
-    let in_prefixes = prefixes * Prefix::SIZE;
-    let singles = node.addresses.total().saturating_sub(in_prefixes);
-    let held_in_prefixes = match node.capacity.addressing(node.policy.addressing) {
-        // The agent hands out the wanted kind first.
-        Addressing::Secondary => held.saturating_sub(singles),
-        Addressing::Prefix | Addressing::Mixed => held.min(in_prefixes),
-    };
-    let prefixes_in_use = held_in_prefixes.div_ceil(Prefix::SIZE);
     let unused_primary = u32::from(!node.policy.use_primary_eni);
     let elsewhere = node.enis.iter().filter(|eni| eni.retiring || (eni.primary && unused_primary > 0));
-    // At most: which of them are in use, the counts do not tell.
-    let slots = elsewhere.map(|eni| eni.addresses.saturating_sub(eni.prefixes * (Prefix::SIZE - 1))).sum();
+    let single_held = node.enis.iter().map(|eni| eni.singles_held).sum();
+    let prefixes_in_use: u32 = node.enis.iter().map(|eni| eni.prefixes_in_use).sum();
+    let held_in_prefixes = node.addresses.held().saturating_sub(single_held);
     Holdings {
-        slots_elsewhere: slots,
         assigned: node.addresses.assigned,
         cooling: node.addresses.cooling,
-        single_held: held - held_in_prefixes,
+        single_held,
         prefixes_in_use,
-        free_in_used_prefixes: prefixes_in_use * Prefix::SIZE - held_in_prefixes,
+        free_in_used_prefixes: (prefixes_in_use * Prefix::SIZE).saturating_sub(held_in_prefixes),
         enis_for_pods: most_enis(node).saturating_sub(unused_primary + retiring(node)),
+        slots_elsewhere: elsewhere.map(FleetEni::slots_held).sum(),
         used: node.pods.max(node.addresses.assigned + node.waiting),
     }
 }

@@ -31,6 +31,18 @@ fn warm(ips: u32) -> Policy {
     targets(Targets { warm_ips: Some(ips), ..Targets::default() })
 }
 
+fn eni(primary: bool) -> FleetEni {
+    FleetEni {
+        subnet: subnet(1),
+        primary,
+        retiring: false,
+        addresses: 0,
+        prefixes: 0,
+        singles_held: 0,
+        prefixes_in_use: 0,
+    }
+}
+
 fn node(name: &str, policy: Policy, pods: u32) -> NodeView {
     NodeView {
         name: name.into(),
@@ -40,7 +52,7 @@ fn node(name: &str, policy: Policy, pods: u32) -> NodeView {
         pods,
         waiting: 0,
         addresses: Counts::default(),
-        enis: vec![FleetEni { subnet: subnet(1), primary: true, retiring: false, addresses: 0, prefixes: 0 }],
+        enis: vec![eni(true)],
         foreign_enis: 0,
         no_prefixes: false,
         subnets: vec![subnet(1)],
@@ -61,7 +73,7 @@ fn follow(node: &mut NodeView, allocation: &NodeAllocation) {
     node.enis[0].addresses = allocation.addresses;
     node.enis[0].prefixes = allocation.prefixes;
     while node.enis.len() < allocation.enis as usize {
-        node.enis.push(FleetEni { subnet: subnet(1), primary: false, retiring: false, addresses: 0, prefixes: 0 });
+        node.enis.push(eni(false));
     }
 }
 
@@ -225,6 +237,21 @@ fn prefixes_are_allotted_in_whole_blocks() {
         (40, 2),
         "the rest of the demand comes as single addresses"
     );
+}
+
+/// Eighteen pods on single addresses fill two interfaces of an m5.large but for its warm prefix's slot on the third.
+#[test]
+fn single_addresses_of_pods_keep_their_slots_when_a_node_goes_over_to_prefixes() {
+    let policy = Policy { addressing: Addressing::Prefix, ..targets(Targets::default()) };
+    let mut a = node("a", policy, 18);
+    a.addresses = Counts { assigned: 18, cooling: 0, free: 16 };
+    a.enis = vec![
+        FleetEni { addresses: 9, singles_held: 9, ..eni(true) },
+        FleetEni { addresses: 9, singles_held: 9, ..eni(false) },
+        FleetEni { addresses: 16, prefixes: 1, ..eni(false) },
+    ];
+    let allocation = &plan_once(&[a], &stock(1000, 0)).allocations[0];
+    assert_eq!((allocation.addresses, allocation.prefixes, allocation.enis), (34, 1, 3));
 }
 
 #[test]

@@ -62,6 +62,8 @@ impl Fleet {
                 retiring: view.role == EniRole::Retiring,
                 addresses: view.addresses().total(),
                 prefixes: as_u32(view.prefixes.len()),
+                singles_held: view.singles.held(),
+                prefixes_in_use: as_u32(view.prefixes.iter().filter(|prefix| prefix.counts.held() > 0).count()),
             }
         };
         NodeView {

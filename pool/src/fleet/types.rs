@@ -44,6 +44,17 @@ pub struct FleetEni {
     /// Addresses for pods, those of prefixes included.
     pub addresses: u32,
     pub prefixes: u32,
+    /// Assigned or cooling addresses outside prefixes.
+    pub singles_held: u32,
+    /// Prefixes with an assigned or cooling address.
+    pub prefixes_in_use: u32,
+}
+
+impl FleetEni {
+    /// Slots in which an address is assigned or cooling.
+    pub(super) fn slots_held(&self) -> u32 {
+        self.singles_held + self.prefixes_in_use
+    }
 }
 
 /// An allocation that stands.
