@@ -93,7 +93,7 @@ impl Intake {
             tokio::select! {
                 () = shutdown.cancelled() => return,
                 Some(event) = pools.next() => self.pool_event(&mut known, event),
-                Some(event) = classes.next() => self.class_event(&mut known, event),
+                Some(event) = classes.next() => class_event(&mut known, event),
                 _ = tick.tick() => {}
             }
             let starved = waits_for_a_turn(&snapshots.borrow_and_update());
@@ -120,22 +120,6 @@ impl Intake {
             Ok(Event::Delete(_)) => known.pool = None,
             Ok(Event::Init | Event::InitDone) => {}
             Err(error) => tracing::warn!(%error, "watching this node's ENIPool; trying again"),
-        }
-    }
-
-    fn class_event(&self, known: &mut Known, event: watcher::Result<Event<DeserializeGuard<ENIPoolClass>>>) {
-        match event {
-            Ok(Event::Apply(guard) | Event::InitApply(guard)) => match guard.0 {
-                Ok(class) => {
-                    known.classes.insert(class.name_any(), class);
-                }
-                Err(error) => tracing::warn!(%error, "an ENIPoolClass cannot be read; the last good one stands"),
-            },
-            Ok(Event::Delete(guard)) => {
-                known.classes.remove(&guard.name_any());
-            }
-            Ok(Event::Init | Event::InitDone) => {}
-            Err(error) => tracing::warn!(%error, "watching ENIPoolClasses; trying again"),
         }
     }
 
@@ -173,6 +157,22 @@ impl Intake {
             (seen.exists, seen.pool_uid, seen.surroundings) = (exists, uid, surroundings);
             changed
         });
+    }
+}
+
+fn class_event(known: &mut Known, event: watcher::Result<Event<DeserializeGuard<ENIPoolClass>>>) {
+    match event {
+        Ok(Event::Apply(guard) | Event::InitApply(guard)) => match guard.0 {
+            Ok(class) => {
+                known.classes.insert(class.name_any(), class);
+            }
+            Err(error) => tracing::warn!(%error, "an ENIPoolClass cannot be read; the last good one stands"),
+        },
+        Ok(Event::Delete(guard)) => {
+            known.classes.remove(&guard.name_any());
+        }
+        Ok(Event::Init | Event::InitDone) => {}
+        Err(error) => tracing::warn!(%error, "watching ENIPoolClasses; trying again"),
     }
 }
 

@@ -96,7 +96,9 @@ fn allotted(mut need: Need, allocation: &AllocationView, snapshot: &Snapshot, pi
     let addresses = allocation.addresses.min(ceiling);
     let short = need.demand.saturating_sub(addresses);
     if need.refused.is_none() && short > 0 {
-        need.refused = Some((HoldReason::AwaitingTurn, short));
+        // Where nothing may be asked of EC2, no turn would help.
+        let paused = snapshot.policy.operations == Operations::NoCloud;
+        need.refused = Some((if paused { HoldReason::Paused } else { HoldReason::AwaitingTurn }, short));
     }
     need.addresses = addresses;
     need.prefixes = match picture.addressing {

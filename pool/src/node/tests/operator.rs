@@ -5,7 +5,7 @@ use std::time::Duration;
 use super::super::*;
 use super::toy::{Toy, policy};
 use super::traps::{hold, warm};
-use crate::targets::Targets;
+use crate::targets::{Operations, Targets};
 
 const SECOND: Duration = Duration::from_secs(1);
 
@@ -29,6 +29,18 @@ fn a_node_takes_its_turn_only_when_its_allocation_is_raised() {
     assert!(toy.waiting.is_empty());
     toy.settle();
     assert_eq!(toy.per_eni(), [9, 9]);
+}
+
+#[test]
+fn pods_of_a_paused_node_wait_for_the_pause_to_end_and_not_for_a_turn() {
+    let mut toy = Toy::new("m5.large", policy(Targets::default()));
+    toy.allocation = Some(allotted(9, 1));
+    toy.settle();
+    toy.policy.operations = Operations::NoCloud;
+    toy.pods(12);
+    toy.settle();
+    assert!(toy.last.holds.iter().all(|hold| hold.reason == HoldReason::Paused), "{:?}", toy.last.holds);
+    assert_eq!(hold(&toy.last, HoldReason::Paused).addresses, 3);
 }
 
 #[test]

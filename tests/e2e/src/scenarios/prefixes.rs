@@ -126,7 +126,9 @@ async fn go_over(stage: &Stage, far: &Pod) -> Result<Vec<Pod>> {
 
 /// Lets a node give back what its pods do not need, so that it has to ask for more afterwards.
 async fn slim_down(stage: &Stage, node: &str, addressing: &str) -> Result<()> {
-    product::edit(&stage.cluster, node, &json!({"addressing": addressing, "warmIPTarget": 4})).await?;
+    // An earlier scenario may have set the one, which the API server refuses beside the other.
+    let spec = json!({"addressing": addressing, "warmENITarget": null, "warmIPTarget": 4});
+    product::edit(&stage.cluster, node, &spec).await?;
     let few = stage.pods.iter().filter(|pod| pod.node == node).count() + 10;
     until(&format!("{node} giving back all but {few} addresses"), SUPPLY, async || {
         let held: usize = product::enis(&stage.cluster, node)?.iter().map(|eni| eni.secondaries.len()).sum();
