@@ -22,6 +22,8 @@ use crate::{
 
 const ROLL_OUT: Duration = Duration::from_secs(120);
 const SUPPLY: Duration = Duration::from_secs(60);
+/// An agent gives back in rounds, half a minute apart, and an ENI of less than a minute not at all.
+const RETURN: Duration = Duration::from_secs(150);
 /// The node that goes over.
 const NODE: &str = "node-b";
 /// The node that would, if its subnet had a /28 left. Not the same one: a refusal is remembered for two minutes.
@@ -91,9 +93,9 @@ fn mixed() -> Web {
 /// From single addresses to both kinds and to prefixes, while pods run. Returns those in a prefix.
 async fn go_over(stage: &Stage, far: &Pod) -> Result<Vec<Pod>> {
     let (cluster, kubectl) = (&stage.cluster, stage.cluster.kubectl());
-    // Both kinds: twenty more are one prefix and four single addresses, once there is room for them below max pods.
-    slim_down(stage, NODE, "Mixed").await?;
-    product::edit(cluster, NODE, &json!({"addressing": "Mixed", "warmIPTarget": 24})).await?;
+    // Both kinds: thirty more are a prefix at least, once there is room for them below max pods.
+    slim_down(stage, NODE).await?;
+    product::edit(cluster, NODE, &json!({"addressing": "Mixed", "warmIPTarget": 40})).await?;
     holds_prefixes(cluster, 1).await?;
     for pod in mixed().roll_out(kubectl, ROLL_OUT).await? {
         pod.ping(kubectl, far.address).await?;
@@ -125,12 +127,12 @@ async fn go_over(stage: &Stage, far: &Pod) -> Result<Vec<Pod>> {
 }
 
 /// Lets a node give back what its pods do not need, so that it has to ask for more afterwards.
-async fn slim_down(stage: &Stage, node: &str, addressing: &str) -> Result<()> {
+async fn slim_down(stage: &Stage, node: &str) -> Result<()> {
     // An earlier scenario may have set the one, which the API server refuses beside the other.
-    let spec = json!({"addressing": addressing, "warmENITarget": null, "warmIPTarget": 4});
+    let spec = json!({"addressing": "Secondary", "warmENITarget": null, "warmIPTarget": 4});
     product::edit(&stage.cluster, node, &spec).await?;
     let few = stage.pods.iter().filter(|pod| pod.node == node).count() + 10;
-    until(&format!("{node} giving back all but {few} addresses"), SUPPLY, async || {
+    until(&format!("{node} giving back all but {few} addresses"), RETURN, async || {
         let held: usize = product::enis(&stage.cluster, node)?.iter().map(|eni| eni.secondaries.len()).sum();
         Ok((held <= few).then_some(()))
     })
@@ -174,7 +176,7 @@ fn crowd() -> Web {
 
 async fn on_singles(stage: &Stage) -> Result<()> {
     let (cluster, kubectl) = (&stage.cluster, stage.cluster.kubectl());
-    slim_down(stage, FRAGMENTED, "Secondary").await?;
+    slim_down(stage, FRAGMENTED).await?;
     product::edit(cluster, FRAGMENTED, &json!({"addressing": "Prefix", "warmIPTarget": 24})).await?;
     let reason = ".status.conditions[?(@.type==\"AddressesAvailable\")].reason";
     product::enipool_shows(cluster, FRAGMENTED, reason, "NoContiguousPrefix", SUPPLY).await?;
