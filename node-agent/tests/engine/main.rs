@@ -6,6 +6,7 @@ mod class;
 mod node;
 #[path = "../sim/mod.rs"]
 mod sim;
+mod strays;
 
 use std::time::Duration;
 
@@ -290,20 +291,6 @@ async fn an_interface_that_is_not_ours_is_left_alone_and_its_place_is_not_taken(
     assert_eq!(view.unmanaged_because, Some("it has no tag of the pool"));
     assert!(node.pool.attachments().iter().all(|(_, _, lease)| lease.eni != stranger));
     assert_eq!(node.interfaces(), 3, "two of ours and the stranger; nothing is left over");
-}
-
-#[tokio::test(start_paused = true)]
-async fn addresses_taken_by_hand_are_noticed_through_imds_and_the_pod_keeps_its_lease() {
-    let node = Node::start(SimConfig::instant(), "m5.large", warm_ips(2)).await;
-    let lease = node.pool.acquire(key(1), pod(1), in_seconds(30)).await.unwrap();
-    node.settle().await;
-    node.take_by_hand(&lease).await;
-    let mut snapshot = node.pool.snapshot();
-    let seen = snapshot.wait_for(|snapshot| !snapshot.strays.is_empty()).await.unwrap().clone();
-    assert_eq!(seen.strays[0].address, lease.address);
-    assert!(seen.notices.iter().any(|notice| notice.kind == "StrayAddress" && notice.text.contains("default/pod-1")));
-    assert_eq!(node.pool.lookup(&key(1)).map(|lease| lease.address), Some(lease.address));
-    assert_eq!(node.pool.release(&key(1)).unwrap().map(|lease| lease.address), Some(lease.address));
 }
 
 #[tokio::test(start_paused = true)]

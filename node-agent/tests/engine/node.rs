@@ -3,10 +3,11 @@
 use std::collections::BTreeSet;
 use std::net::Ipv4Addr;
 use std::path::PathBuf;
+use std::sync::atomic::{AtomicBool, Ordering};
 use std::sync::{Arc, Mutex};
 use std::time::Duration;
 
-use ec2_sim::model::request::RunInstances;
+use ec2_sim::model::request::{Assign, RunInstances, Wanted};
 use ec2_sim::{Model, Request, Response, SharedModel, SimConfig, SimEc2};
 use enipool_agent::engine::{
     self, AttachmentKey, Clock, EffectiveConfig, EngineConfig, HostPicture, HostPod, HostView, Kernel, KernelError,
@@ -71,6 +72,7 @@ pub(crate) struct SimKernel {
     shared: SharedModel,
     instance: InstanceId,
     pods: Arc<Mutex<Vec<HostPod>>>,
+    refuses: Arc<AtomicBool>,
 }
 
 impl SimKernel {
@@ -82,6 +84,11 @@ impl SimKernel {
         self.pods.lock().unwrap().retain(|pod| pod.address != address);
     }
 
+    /// Whether it refuses to be set up.
+    pub(crate) fn refuse(&self, refuses: bool) {
+        self.refuses.store(refuses, Ordering::Relaxed);
+    }
+
     fn links(&self) -> BTreeSet<MacAddress> {
         sim::links(&self.shared, &self.instance)
     }
@@ -89,7 +96,7 @@ impl SimKernel {
 
 impl Kernel for SimKernel {
     async fn apply(&self, _: &HostPicture) -> Result<(), KernelError> {
-        Ok(())
+        if self.refuses.load(Ordering::Relaxed) { Err(KernelError("it is told to refuse".into())) } else { Ok(()) }
     }
 
     async fn observe(&self) -> Result<HostView, KernelError> {
@@ -135,7 +142,12 @@ impl Node {
         let Response::Reservation(instances) = reply else { panic!("{reply:?}") };
         let instance = instances[0].id.clone();
         shared.advance(Duration::from_secs(120));
-        let kernel = SimKernel { shared: shared.clone(), instance: instance.clone(), pods: Arc::default() };
+        let kernel = SimKernel {
+            shared: shared.clone(),
+            instance: instance.clone(),
+            pods: Arc::default(),
+            refuses: Arc::default(),
+        };
         let dir = tempfile::tempdir().unwrap();
         let journal = dir.path().join("journal");
         let (pool, shutdown, task) = engine(&shared, &instance, &kernel, &journal, config).await;
@@ -195,6 +207,14 @@ impl Node {
     /// A person takes an address from its interface.
     pub(crate) async fn take_by_hand(&self, lease: &Lease) {
         SimEc2::new(self.shared.clone(), "person").unassign(&lease.eni, &[lease.address], &[]).await.unwrap();
+    }
+
+    /// A person puts it back.
+    pub(crate) async fn give_by_hand(&self, lease: &Lease) {
+        let wanted = Wanted { addresses: vec![lease.address], ..Wanted::default() };
+        let assign = Assign { interface: lease.eni.clone(), wanted, allow_reassignment: false };
+        let reply = self.shared.with(|model| model.call("person", &Request::AssignPrivateIpAddresses(assign)));
+        reply.result.unwrap();
     }
 
     /// The region's subnets, in the order of its configuration.

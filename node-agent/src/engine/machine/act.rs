@@ -1,4 +1,4 @@
-//! What the machine starts: the planner's actions, the next steps of releases and creations, looks, the host's set-up.
+//! What the machine starts: the planner's actions, the next steps of releases and creations, looks.
 
 use std::collections::BTreeSet;
 use std::net::Ipv4Addr;
@@ -13,7 +13,7 @@ use enipool_pool::targets::Operations;
 use enipool_pool::{ClientToken, EniId, Prefix, SecurityGroupId, SubnetId, Timestamp};
 
 use super::entry::{Creation, Stage};
-use super::{HINT_EVERY, LINK_TIMEOUT, Look, Machine, Op};
+use super::{HINT_EVERY, Look, Machine, Op};
 
 /// First and longest pause between two tries of a release or a creation.
 const RETRY: (Duration, Duration) = (Duration::from_secs(1), Duration::from_secs(60));
@@ -345,46 +345,6 @@ impl Machine {
         if self.timers.orphans.is_some_and(|at| at <= now) {
             self.timers.orphans = None;
             self.start(Op::Look(Look::Orphans(self.me.instance.clone())), now);
-        }
-    }
-
-    /// Has the host set up for the interfaces, if it is not.
-    pub(super) fn set_up_host(&mut self, now: Timestamp) {
-        let applying = self.running.values().any(|running| matches!(running.op, Op::Apply(_)));
-        if applying || self.host.retry_at.is_some_and(|at| at > now) {
-            return;
-        }
-        self.host.retry_at = None;
-        self.learn_subnets(now);
-        let picture = self.host_picture();
-        let primary_known = picture.enis.iter().any(|eni| eni.device_index == 0);
-        if primary_known && self.host.applied.as_ref() != Some(&picture) {
-            self.start(Op::Apply(picture), now);
-        }
-    }
-
-    /// Asks for the ranges of subnets that only EC2 can tell.
-    fn learn_subnets(&mut self, now: Timestamp) {
-        let asking = self.running.values().any(|running| matches!(running.op, Op::DescribeSubnets(_)));
-        let mut unknown: Vec<SubnetId> = self
-            .enis
-            .values()
-            .filter(|entry| entry.stage.is_attached() && !self.subnets.contains_key(&entry.holdings.subnet))
-            .map(|entry| entry.holdings.subnet.clone())
-            .collect();
-        unknown.sort();
-        unknown.dedup();
-        if !asking && !unknown.is_empty() {
-            self.start(Op::DescribeSubnets(unknown), now);
-        }
-    }
-
-    pub(super) fn await_link(&mut self, eni: &EniId, now: Timestamp) {
-        if let Some(entry) = self.enis.get(eni)
-            && !entry.link
-        {
-            let mac = entry.holdings.mac;
-            self.start(Op::AwaitLink { eni: eni.clone(), mac, timeout: LINK_TIMEOUT }, now);
         }
     }
 

@@ -12,11 +12,10 @@ use enipool_pool::{AttachmentId, ClientToken, EniId, Prefix, SecurityGroupId, Ti
 
 use super::entry::{Entry, Stage};
 use super::{Done, Machine, Op, OpId};
-use crate::engine::port::{HostPicture, KernelError};
 use crate::engine::view::Ec2ErrorView;
 
 /// When to look after a change whose outcome is unknown: EC2 mostly shows it by then.
-const SOON: Duration = Duration::from_secs(2);
+pub(super) const SOON: Duration = Duration::from_secs(2);
 /// From a detach to the first try to delete: EC2 takes a few seconds. Nobody asks whether it is done: the question costs
 /// as much as the refusal that it might save, and its answer may lag.
 const DETACH_TAKES: Duration = Duration::from_secs(3);
@@ -259,9 +258,7 @@ impl Machine {
         entry.holdings.addresses.extend(assigned.addresses.iter().copied());
         entry.holdings.prefixes.extend(assigned.prefixes.iter().copied());
         entry.changed_at = now;
-        if entry.stage != Stage::Ready {
-            self.enter_all(eni);
-        }
+        self.enter_gained(eni);
         self.record_holdings(eni);
         // Given again after we took it (and did not hear that we did): no longer leaving.
         let taken = || self.taken.iter().filter(|taken| taken.eni == *eni);
@@ -423,77 +420,5 @@ impl Machine {
         self.ledger.remove_eni(eni);
         self.taken.retain(|taken| taken.eni != *eni);
         self.gone.insert(eni.clone(), now);
-    }
-
-    // ---- the host --------------------------------------------------------------------------------------------------
-
-    fn link(&mut self, eni: &EniId, result: Result<(), KernelError>, now: Timestamp) {
-        let Some(entry) = self.enis.get_mut(eni) else { return };
-        match result {
-            Ok(()) => entry.link = true,
-            Err(error) if !entry.stage.is_leaving() => {
-                let text = format!("the kernel never showed the link of {eni}: {error}");
-                let idle = self.ledger.is_idle(eni) && !self.ledger.strays().any(|stray| stray.eni == *eni);
-                if idle {
-                    self.notice(now, "AttachStuck", format!("{text}; it is given back"));
-                    self.release_eni(eni, now);
-                } else {
-                    self.notice(now, "AttachStuck", format!("{text}; pods have its addresses, so it stays"));
-                    self.await_link(eni, now);
-                }
-            }
-            Err(_) => {}
-        }
-    }
-
-    fn applied(&mut self, picture: HostPicture, result: Result<(), KernelError>, now: Timestamp) {
-        if let Err(error) = result {
-            let pause = self.pause(self.host.failures, Duration::from_millis(200), Duration::from_secs(30));
-            self.host.failures = self.host.failures.saturating_add(1);
-            self.host.retry_at = Some(now.plus(pause));
-            self.notice(now, "HostSetUp", format!("cannot set the host up: {error}"));
-            return;
-        }
-        self.host.failures = 0;
-        for host in &picture.enis {
-            let Some(entry) = self.enis.get_mut(&host.id) else { continue };
-            if entry.stage == Stage::Attached {
-                let Holdings { addresses, prefixes, .. } = &entry.holdings;
-                let covered = addresses.iter().all(|address| host.addresses.contains(address))
-                    && prefixes.iter().all(|prefix| host.prefixes.contains(prefix));
-                if !covered {
-                    // It got more while the host was being set up: it opens with the next round, which is due.
-                    continue;
-                }
-                entry.stage = Stage::Ready;
-            }
-            let open = entry.stage == Stage::Ready && entry.hands_off.is_none();
-            let known: Vec<_> =
-                host.addresses.iter().copied().filter(|a| entry.holdings.addresses.contains(a)).collect();
-            let prefixes: Vec<_> =
-                host.prefixes.iter().copied().filter(|p| entry.holdings.prefixes.contains(p)).collect();
-            self.enter(&host.id.clone(), &known, &prefixes, now);
-            self.ledger.set_open(&host.id, open);
-        }
-        self.host.applied = Some(picture);
-    }
-
-    /// Enters into the ledger what the host is set up for.
-    fn enter(&mut self, eni: &EniId, addresses: &[Ipv4Addr], prefixes: &[Prefix], now: Timestamp) {
-        for entered in [self.ledger.add_addresses(eni, addresses), self.ledger.add_prefixes(eni, prefixes)] {
-            if let Err(error) = entered {
-                self.notice(now, "AddressTwice", format!("{eni}: {error}"));
-                self.look_at(now.plus(SOON));
-            }
-        }
-    }
-
-    /// Enters all that the interface holds. Its addresses are given out only once it is open.
-    pub(super) fn enter_all(&mut self, eni: &EniId) {
-        let Some(entry) = self.enis.get(eni) else { return };
-        let addresses: Vec<_> = entry.holdings.addresses.iter().copied().collect();
-        let prefixes: Vec<_> = entry.holdings.prefixes.iter().copied().collect();
-        let at = entry.changed_at;
-        self.enter(eni, &addresses, &prefixes, at);
     }
 }

@@ -198,7 +198,6 @@ impl Machine {
         let merged = merge(&entry.holdings, &described, (&leaving.addresses, &leaving.prefixes), changed_at, asked_at);
         entry.holdings.addresses.extend(merged.gained.iter().copied());
         entry.holdings.prefixes.extend(merged.gained_prefixes.iter().copied());
-        let ready = entry.stage == Stage::Ready;
         if let Some(at) = merged.ask_again {
             entry.doubtful = true;
             self.look_at(at);
@@ -214,9 +213,7 @@ impl Machine {
         }
         self.lose(id, &merged.lost, &merged.lost_prefixes);
         if !merged.changes_nothing() {
-            if !ready {
-                self.enter_all(id);
-            }
+            self.enter_gained(id);
             self.record_holdings(id);
         }
         if conclusive {

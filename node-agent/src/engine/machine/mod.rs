@@ -7,6 +7,7 @@
 mod act;
 mod complete;
 mod entry;
+mod host;
 mod look;
 mod op;
 mod picture;
@@ -107,6 +108,9 @@ struct Running {
 #[derive(Debug, Default)]
 struct Host {
     applied: Option<HostPicture>,
+    /// It has to be set up again even for the same picture: an interface that serves has got more, or a try failed
+    /// halfway.
+    stale: bool,
     retry_at: Option<Timestamp>,
     failures: u32,
 }

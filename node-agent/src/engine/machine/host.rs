@@ -1,0 +1,136 @@
+//! When the host is set up, and what opens to pods with it: no address is given out before the kernel knows it.
+
+use std::net::Ipv4Addr;
+use std::time::Duration;
+
+use enipool_pool::eni::Holdings;
+use enipool_pool::{EniId, Prefix, SubnetId, Timestamp};
+
+use super::complete::SOON;
+use super::entry::Stage;
+use super::{LINK_TIMEOUT, Machine, Op};
+use crate::engine::port::{HostPicture, KernelError};
+
+impl Machine {
+    /// Has the host set up for the interfaces, if it is not.
+    pub(super) fn set_up_host(&mut self, now: Timestamp) {
+        let applying = self.running.values().any(|running| matches!(running.op, Op::Apply(_)));
+        if applying || self.host.retry_at.is_some_and(|at| at > now) {
+            return;
+        }
+        self.host.retry_at = None;
+        self.learn_subnets(now);
+        let picture = self.host_picture();
+        let primary_known = picture.enis.iter().any(|eni| eni.device_index == 0);
+        if primary_known && (self.host.stale || self.host.applied.as_ref() != Some(&picture)) {
+            self.host.stale = false;
+            self.start(Op::Apply(picture), now);
+        }
+    }
+
+    /// Asks for the ranges of subnets that only EC2 can tell.
+    fn learn_subnets(&mut self, now: Timestamp) {
+        let asking = self.running.values().any(|running| matches!(running.op, Op::DescribeSubnets(_)));
+        let mut unknown: Vec<SubnetId> = self
+            .enis
+            .values()
+            .filter(|entry| entry.stage.is_attached() && !self.subnets.contains_key(&entry.holdings.subnet))
+            .map(|entry| entry.holdings.subnet.clone())
+            .collect();
+        unknown.sort();
+        unknown.dedup();
+        if !asking && !unknown.is_empty() {
+            self.start(Op::DescribeSubnets(unknown), now);
+        }
+    }
+
+    pub(super) fn await_link(&mut self, eni: &EniId, now: Timestamp) {
+        if let Some(entry) = self.enis.get(eni)
+            && !entry.link
+        {
+            let mac = entry.holdings.mac;
+            self.start(Op::AwaitLink { eni: eni.clone(), mac, timeout: LINK_TIMEOUT }, now);
+        }
+    }
+
+    pub(super) fn link(&mut self, eni: &EniId, result: Result<(), KernelError>, now: Timestamp) {
+        let Some(entry) = self.enis.get_mut(eni) else { return };
+        match result {
+            Ok(()) => entry.link = true,
+            Err(error) if !entry.stage.is_leaving() => {
+                let text = format!("the kernel never showed the link of {eni}: {error}");
+                let idle = self.ledger.is_idle(eni) && !self.ledger.strays().any(|stray| stray.eni == *eni);
+                if idle {
+                    self.notice(now, "AttachStuck", format!("{text}; it is given back"));
+                    self.release_eni(eni, now);
+                } else {
+                    self.notice(now, "AttachStuck", format!("{text}; pods have its addresses, so it stays"));
+                    self.await_link(eni, now);
+                }
+            }
+            Err(_) => {}
+        }
+    }
+
+    pub(super) fn applied(&mut self, picture: HostPicture, result: Result<(), KernelError>, now: Timestamp) {
+        if let Err(error) = result {
+            let pause = self.pause(self.host.failures, Duration::from_millis(200), Duration::from_secs(30));
+            self.host.failures = self.host.failures.saturating_add(1);
+            self.host.stale = true;
+            self.host.retry_at = Some(now.plus(pause));
+            self.notice(now, "HostSetUp", format!("cannot set the host up: {error}"));
+            return;
+        }
+        self.host.failures = 0;
+        for host in &picture.enis {
+            let Some(entry) = self.enis.get_mut(&host.id) else { continue };
+            if entry.stage == Stage::Attached {
+                let Holdings { addresses, prefixes, .. } = &entry.holdings;
+                let covered = addresses.iter().all(|address| host.addresses.contains(address))
+                    && prefixes.iter().all(|prefix| host.prefixes.contains(prefix));
+                if !covered {
+                    // It got more while the host was being set up: it opens with the next round, which is due.
+                    continue;
+                }
+                entry.stage = Stage::Ready;
+            }
+            let open = entry.stage == Stage::Ready && entry.hands_off.is_none();
+            let known: Vec<_> =
+                host.addresses.iter().copied().filter(|a| entry.holdings.addresses.contains(a)).collect();
+            let prefixes: Vec<_> =
+                host.prefixes.iter().copied().filter(|p| entry.holdings.prefixes.contains(p)).collect();
+            self.enter(&host.id.clone(), &known, &prefixes, now);
+            self.ledger.set_open(&host.id, open);
+        }
+        self.host.applied = Some(picture);
+    }
+
+    /// Enters into the ledger what the host is set up for.
+    fn enter(&mut self, eni: &EniId, addresses: &[Ipv4Addr], prefixes: &[Prefix], now: Timestamp) {
+        for entered in [self.ledger.add_addresses(eni, addresses), self.ledger.add_prefixes(eni, prefixes)] {
+            if let Err(error) = entered {
+                self.notice(now, "AddressTwice", format!("{eni}: {error}"));
+                self.look_at(now.plus(SOON));
+            }
+        }
+    }
+
+    /// The interface holds more than before. One that serves gives it out only after the host has been set up anew, also
+    /// where the picture stays the same: the address of a stray is in it already.
+    pub(super) fn enter_gained(&mut self, eni: &EniId) {
+        if self.enis.get(eni).is_some_and(|entry| entry.stage == Stage::Ready) {
+            self.host.stale = true;
+        } else {
+            self.enter_all(eni);
+        }
+    }
+
+    /// Enters all that the interface holds. Its addresses are given out only once it is open.
+    pub(super) fn enter_all(&mut self, eni: &EniId) {
+        let Some(entry) = self.enis.get(eni) else { return };
+        let addresses: Vec<_> = entry.holdings.addresses.iter().copied().collect();
+        let prefixes: Vec<_> = entry.holdings.prefixes.iter().copied().collect();
+        let at = entry.changed_at;
+        self.enter(eni, &addresses, &prefixes, at);
+    }
+}
