@@ -127,7 +127,7 @@ fn ended_op(shared: &Arc<Shared>, ended: Result<(OpId, Done), tokio::task::JoinE
 
 async fn carry_out<E: Ec2, I: Imds, K: Kernel>(op: Op, hands: &Hands<E, I, K>) -> Done {
     let (ec2, kernel) = (&hands.ec2, &hands.kernel);
-    let action = op.action();
+    let (action, text) = (op.action(), op.text());
     let begun = Instant::now();
     let done = match op {
         Op::Look(look) => Done::Enis(ec2.describe_network_interfaces(&look.filter()).await),
@@ -141,13 +141,22 @@ async fn carry_out<E: Ec2, I: Imds, K: Kernel>(op: Op, hands: &Hands<E, I, K>) -
         }
         Op::SetSecurityGroups { eni, groups } => Done::Changed(ec2.set_security_groups(&eni, &groups).await),
         Op::Assign { eni, supply } => Done::Assigned(ec2.assign(&eni, supply).await),
-        Op::Unassign { eni, addresses, prefixes } => Done::Changed(ec2.unassign(&eni, &addresses, &prefixes).await),
+        Op::Unassign { eni, addresses, prefixes } => {
+            tracing::debug!(%eni, ?addresses, ?prefixes, "taking back");
+            Done::Changed(ec2.unassign(&eni, &addresses, &prefixes).await)
+        }
         Op::Detach { attachment, force, .. } => Done::Changed(ec2.detach_network_interface(&attachment, force).await),
         Op::Delete { eni } => Done::Changed(ec2.delete_network_interface(&eni).await),
         Op::Apply(picture) => Done::Applied(bounded(kernel.apply(&picture)).await),
         Op::AwaitLink { mac, timeout, .. } => Done::Link(kernel.wait_link(mac, timeout).await),
         Op::Hint => Done::Hint(all_of_imds(hands.imds.as_ref()).await),
     };
+    if let Some(action) = action {
+        // What an engineer looks for first: each call to EC2, once, with how it ended.
+        let outcome = done.ec2_error().map_or("ok", |error| error.kind.label());
+        let ms = u64::try_from(begun.elapsed().as_millis()).unwrap_or(u64::MAX);
+        tracing::info!(action = action.name(), outcome, ms, "{text}");
+    }
     if let (Some(action), Some(observer)) = (action, &hands.observer) {
         observer(action, done.ec2_error().map(|error: &Ec2Error| &error.kind), begun.elapsed());
     }

@@ -37,7 +37,8 @@ pub async fn install(cluster: &Cluster) -> Result<()> {
         "apiServer": {"host": cluster.fabric().control().address.to_string(), "port": API_PORT.to_string()},
         "clusterName": cluster.run().id(),
         "operator": {"extraEnv": endpoint},
-        "agent": {"extraEnv": endpoint, "chainedPlugins": {"portmap": true, "bandwidth": true}},
+        // Each step of the pool, for whoever reads a failure's logs.
+        "agent": {"logLevel": "info,enipool_agent::engine=debug", "extraEnv": endpoint, "chainedPlugins": {"portmap": true, "bandwidth": true}},
     });
     let file = cluster.run().dir().join("values.json");
     std::fs::write(&file, values.to_string()).context("writing the chart's values")?;

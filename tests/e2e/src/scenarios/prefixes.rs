@@ -64,6 +64,14 @@ fn at_last() -> Web {
     Web::new("at-last", 2).on(NODE)
 }
 
+async fn holds_no_prefix(cluster: &Cluster, node: &str) -> Result<()> {
+    until(&format!("{node} holding no prefix"), RETURN, async || {
+        let enis = product::enis(cluster, node)?;
+        Ok(enis.iter().all(|eni| eni.prefixes.is_empty()).then_some(()))
+    })
+    .await
+}
+
 /// What the other scenarios here leave to time: with the pods in it, a prefix goes.
 pub(super) fn drained(stage: &mut Stage) -> LocalBoxFuture<'_, Result<()>> {
     async {
@@ -153,9 +161,14 @@ async fn holds_prefixes(cluster: &Cluster, least: usize) -> Result<()> {
 pub(super) fn without_a_prefix(stage: &mut Stage) -> LocalBoxFuture<'_, Result<()>> {
     async {
         let cluster = &stage.cluster;
+        // What comes free later may be a whole /28: addresses that the node does not need, and other nodes' prefixes.
+        slim_down(stage, FRAGMENTED).await?;
+        for node in workload::by_node(&stage.pods).into_keys() {
+            holds_no_prefix(cluster, node).await?;
+        }
         let model = cluster.fabric().sim().model().clone();
         let subnets: Vec<_> = model.with(|model| model.subnets().map(|subnet| subnet.info.id.clone()).collect());
-        // A stranger has addresses in every /28: four, as some of the first would be ours, which come free again.
+        // A stranger has addresses in every /28: up to four, as some of them are ours.
         for subnet in &subnets {
             model.with(|model| model.occupy(subnet, u32::MAX, 4))?;
         }
@@ -176,7 +189,6 @@ fn crowd() -> Web {
 
 async fn on_singles(stage: &Stage) -> Result<()> {
     let (cluster, kubectl) = (&stage.cluster, stage.cluster.kubectl());
-    slim_down(stage, FRAGMENTED).await?;
     product::edit(cluster, FRAGMENTED, &json!({"addressing": "Prefix", "warmIPTarget": 24})).await?;
     let reason = ".status.conditions[?(@.type==\"AddressesAvailable\")].reason";
     product::enipool_shows(cluster, FRAGMENTED, reason, "NoContiguousPrefix", SUPPLY).await?;
