@@ -210,7 +210,7 @@ impl Node {
     }
 
     /// A person puts it back.
-    pub(crate) async fn give_by_hand(&self, lease: &Lease) {
+    pub(crate) fn give_by_hand(&self, lease: &Lease) {
         let wanted = Wanted { addresses: vec![lease.address], ..Wanted::default() };
         let assign = Assign { interface: lease.eni.clone(), wanted, allow_reassignment: false };
         let reply = self.shared.with(|model| model.call("person", &Request::AssignPrivateIpAddresses(assign)));

@@ -32,7 +32,7 @@ async fn an_address_that_comes_back_by_hand_is_a_plain_lease_again_though_the_ke
     snapshot.wait_for(|snapshot| !snapshot.strays.is_empty()).await.unwrap();
 
     node.kernel.refuse(true);
-    node.give_by_hand(&lease).await;
+    node.give_by_hand(&lease);
     let refused = snapshot.wait_for(|snapshot| snapshot.notices.iter().any(|notice| notice.kind == "HostSetUp"));
     tokio::time::timeout(Duration::from_secs(300), refused).await.expect("the host is not set up anew").unwrap();
     node.kernel.refuse(false);
