@@ -83,6 +83,10 @@ verify-generated: ## Fail when the CRDs are not what the Rust types say
 .PHONY: helm-lint
 helm-lint: ## Check the chart: what values make of it, what it refuses, its rendering (needs `make tools`)
 	@PATH=$(BIN):$$PATH deploy/helm/check.sh
+.PHONY: test-chart
+test-chart: build ## The same, and what a real API server says to the chart and to deploy/enipool.yaml (dry runs)
+	@tests/e2e/tools/install.sh api-server helm >/dev/null
+	@PATH=$(BIN):$$PATH $(OUT)/release/cluster api-server -- deploy/helm/check.sh
 .PHONY: deny
 deny: ## Licences and sources of all dependencies (needs cargo-deny)
 	cargo deny check licenses bans sources

@@ -1,6 +1,7 @@
 #!/bin/sh
 # Checks the chart: lint, what values make of it, what values are refused, and that deploy/enipool.yaml is its rendering.
-# With KUBECONFIG set, the API server looks at it too (a dry run).
+# With KUBECONFIG set, the API server looks at both too (dry runs); with ENIPOOL_TEST_KUBECONFIG, an API server of this
+# check's own, in which it makes the namespace that the objects go into.
 set -eu
 helm version --short >/dev/null || { echo "helm is not on the PATH" >&2; exit 1; }
 cd "$(dirname "$0")/../.."
@@ -21,6 +22,15 @@ refused() { # what the message must name, then values
         case $message in *"$name"*) ;; *) fail "refused $* without naming $name: $message" ;; esac
     fi
 }
+agent_gets() { # name and value of a variable of the agent's container, then values
+    variable="$1: \"$2\""; shift 2
+    found=$(render --show-only templates/agent.yaml "$@" | sed -n 's/^ *- name: //; t name; s/^ *value: //; t value; d
+        :name; h; d; :value; H; x; s/\n/: /; p')
+    printf '%s\n' "$found" | grep -qxF "$variable" || fail "agent with $*: no variable '$variable' in: $found"
+    twice=$(printf '%s\n' "$found" | cut -d: -f1 | sort | uniq -d)
+    [ -z "$twice" ] || fail "agent with $*: set twice: $twice"
+}
+dry_run() { kubectl apply --dry-run=server --server-side --force-conflicts -f "$1" >/dev/null; }
 
 helm lint --quiet "$chart" || fail lint
 class_is 'warmENITarget: 1'
@@ -38,9 +48,22 @@ refused replicas --set operator.replicas=many
 refused host --set apiServer.host=https://10.0.0.1
 render --set operator.replicas=2 | grep -q 'kind: PodDisruptionBudget' || fail "two replicas without a PodDisruptionBudget"
 render --set apiServer.host=10.0.0.1 | grep -c 'name: KUBERNETES_SERVICE_HOST' | grep -qx 2 || fail "apiServer.host does not reach both"
+agent_gets ENIPOOL_PORTMAP true
+agent_gets ENIPOOL_PORTMAP false --set agent.chainedPlugins.portmap=false
+agent_gets ENABLE_BANDWIDTH_PLUGIN false
+agent_gets ENABLE_BANDWIDTH_PLUGIN true --set agent.chainedPlugins.bandwidth=true
+agent_gets WARM_IP_TARGET 5 --set env.WARM_IP_TARGET=5
+agent_gets AWS_VPC_K8S_CNI_EXTERNALSNAT true --set env.AWS_VPC_K8S_CNI_EXTERNALSNAT=true
 deploy/helm/manifest.sh --check || failed=1
+if [ -n "${ENIPOOL_TEST_KUBECONFIG:-}" ]; then
+    # A dry run makes no namespace, and nothing is taken into one that does not exist.
+    export KUBECONFIG="$ENIPOOL_TEST_KUBECONFIG"
+    kubectl create namespace enipool-system >/dev/null || fail "no namespace could be made"
+fi
 if [ -n "${KUBECONFIG:-}" ]; then
-    render --include-crds --set createNamespace=true | kubectl apply --dry-run=server --server-side --force-conflicts -f - >/dev/null || fail "the API server refuses it"
+    render --include-crds --set createNamespace=true --set agent.chainedPlugins.bandwidth=true --set operator.replicas=2 \
+        --set apiServer.host=10.0.0.1 --set clusterName=check | dry_run - || fail "the API server refuses the chart with values"
+    dry_run deploy/enipool.yaml || fail "the API server refuses deploy/enipool.yaml"
 fi
 [ "$failed" = 0 ] && echo "chart: all checks passed"
 exit "$failed"
