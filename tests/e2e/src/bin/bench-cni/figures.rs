@@ -1,6 +1,7 @@
 //! Percentiles, the table for people and the flat file for machines.
 
 use std::collections::BTreeMap;
+use std::fmt;
 use std::path::Path;
 use std::time::Duration;
 
@@ -45,28 +46,46 @@ pub(crate) enum Goal {
     AtLeast(f64),
 }
 
-/// All figures of one run.
-#[derive(Debug, Default)]
-pub(crate) struct Report {
-    figures: BTreeMap<&'static str, f64>,
-    rows: Vec<[String; 4]>,
+impl Goal {
+    /// What was never measured (NaN) meets no goal.
+    fn met_by(self, value: f64) -> bool {
+        match self {
+            Self::AtMost(most) => value <= most,
+            Self::AtLeast(least) => value >= least,
+        }
+    }
 }
+
+impl fmt::Display for Goal {
+    fn fmt(&self, out: &mut fmt::Formatter<'_>) -> fmt::Result {
+        match self {
+            Self::AtMost(most) => write!(out, "≤ {most}"),
+            Self::AtLeast(least) => write!(out, "≥ {least}"),
+        }
+    }
+}
+
+/// All figures of one run, in the order in which they were measured.
+#[derive(Debug, Default)]
+pub(crate) struct Report(Vec<(&'static str, f64, Goal)>);
 
 impl Report {
     /// A figure with a goal, by its key in the file.
     pub(crate) fn figure(&mut self, key: &'static str, value: f64, goal: Goal) {
-        let (text, met) = match goal {
-            Goal::AtMost(most) => (format!("≤ {most}"), value <= most),
-            Goal::AtLeast(least) => (format!("≥ {least}"), value >= least),
-        };
-        self.figures.insert(key, (value * 1e4).round() / 1e4);
-        self.rows.push([key.to_owned(), format!("{value:.3}"), text, if met { "yes" } else { "NO" }.to_owned()]);
+        self.0.push((key, value, goal));
+    }
+
+    /// The figures that miss their goals, in words: `key 1.300, goal ≤ 1`.
+    pub(crate) fn missed(&self) -> Vec<String> {
+        let missed = self.0.iter().filter(|(_, value, goal)| !goal.met_by(*value));
+        missed.map(|(key, value, goal)| format!("{key} {value:.3}, goal {goal}")).collect()
     }
 
     pub(crate) fn print(&self) {
         println!("\n{:<34}{:>12}{:>12}   met", "figure", "value", "goal");
-        for [key, value, goal, met] in &self.rows {
-            println!("{key:<34}{value:>12}{goal:>12}   {met}");
+        for (key, value, goal) in &self.0 {
+            let met = if goal.met_by(*value) { "yes" } else { "NO" };
+            println!("{key:<34}{value:>12.3}{:>12}   {met}", goal.to_string());
         }
     }
 
@@ -76,7 +95,8 @@ impl Report {
         if let Some(dir) = path.parent() {
             std::fs::create_dir_all(dir)?;
         }
-        let text = serde_json::to_string_pretty(&self.figures)? + "\n";
+        let figures: BTreeMap<_, _> = self.0.iter().map(|(key, value, _)| (key, (value * 1e4).round() / 1e4)).collect();
+        let text = serde_json::to_string_pretty(&figures)? + "\n";
         std::fs::write(path, text).with_context(|| format!("write {}", path.display()))
     }
 }
@@ -93,5 +113,36 @@ mod tests {
         assert!((sample.percentile(99) - 198.0).abs() < 1e-9);
         assert!((sample.percentile(100) - 200.0).abs() < 1e-9);
         assert!(Sample::default().percentile(50).is_nan());
+    }
+
+    fn report(figures: &[(&'static str, f64, Goal)]) -> Report {
+        let mut report = Report::default();
+        figures.iter().for_each(|(key, value, goal)| report.figure(key, *value, *goal));
+        report
+    }
+
+    #[test]
+    fn figures_on_the_good_side_of_their_goals_miss_nothing() {
+        let good = [("seconds", 0.9, Goal::AtMost(1.0)), ("on the mark", 1.0, Goal::AtMost(1.0))];
+        assert_eq!(report(&good).missed(), [""; 0]);
+        assert_eq!(report(&[("rate", 4.5, Goal::AtLeast(4.5))]).missed(), [""; 0]);
+    }
+
+    #[test]
+    fn each_figure_that_misses_its_goal_is_named_with_value_and_goal() {
+        let mixed = [
+            ("good", 0.1, Goal::AtMost(0.25)),
+            ("slow", 1.3, Goal::AtMost(1.0)),
+            ("rate", 4.4, Goal::AtLeast(4.5)),
+            ("few", 9.0, Goal::AtMost(8.0)),
+        ];
+        assert_eq!(report(&mixed).missed(), ["slow 1.300, goal ≤ 1", "rate 4.400, goal ≥ 4.5", "few 9.000, goal ≤ 8"]);
+    }
+
+    #[test]
+    fn a_figure_of_nothing_misses_every_goal() {
+        let nothing = Sample::default().percentile(50);
+        let figures = [("most", nothing, Goal::AtMost(1.0)), ("least", nothing, Goal::AtLeast(1.0))];
+        assert_eq!(report(&figures).missed().len(), 2);
     }
 }
