@@ -31,6 +31,8 @@ impl Place {
         place.write("log/aws-cni-support.tar.gz", "an older bundle");
         place.write("run/ledger.journal", "a record");
         place.write("run/del-queue/00000001", "a deletion");
+        place.write("run/found.json", "settings as found");
+        place.write("run/instance-type.json", "what EC2 says");
         place.write("cni/10-enipool.conflist", r#"{"name":"enipool","plugins":[{"type":"enipool-cni"}]}"#);
         place.write(
             "cni/20-other.conf",
@@ -117,6 +119,8 @@ async fn the_bundle_has_what_an_engineer_asks_for_next_and_no_secrets() {
     assert!(read("agent/doctor.json").contains("healthy"), "what the doctor found, although it then ends with 1");
     assert_eq!(read("agent/ledger.journal"), "a record");
     assert_eq!(read("agent/del-queue/00000001"), "a deletion");
+    assert_eq!(read("agent/found.json"), "settings as found");
+    assert_eq!(read("agent/instance-type.json"), "what EC2 says");
     assert_eq!(read("logs/ipamd.log.2026-11-23-07"), "a line of the agent");
     assert!(read("kernel/rules.txt").contains("lookup main"));
     assert!(read("kernel/links.txt").contains("lo:"));

@@ -5,6 +5,7 @@ use std::time::Duration;
 use anyhow::{Context, Result, ensure};
 use ec2_sim::{Request, model::request::Unassign};
 use futures::{FutureExt as _, future::LocalBoxFuture};
+use serde_json::Value;
 
 use super::Stage;
 use crate::{
@@ -28,7 +29,8 @@ pub(super) fn finds_what_ec2_took(stage: &mut Stage) -> LocalBoxFuture<'_, Resul
         patient.remove(kubectl, ROLL_OUT).await?;
         let told = treated?;
         stage.narrator.show(&told);
-        healthy(cluster).await
+        healthy(cluster).await?;
+        bundle_tells(cluster).await
     }
     .boxed_local()
 }
@@ -69,6 +71,30 @@ async fn healthy(cluster: &Cluster) -> Result<()> {
         Ok(agrees.then_some(()))
     });
     agrees.await.with_context(|| format!("the doctor of {NODE} says: {last}"))
+}
+
+/// The script that people send their findings with, as it was installed on the node.
+async fn bundle_tells(cluster: &Cluster) -> Result<()> {
+    let node = cluster.node(NODE)?;
+    let archive = node.exec(&["/opt/cni/bin/aws-cni-support.sh"]).await.context("the support script")?;
+    let read = async |name: &str| {
+        let name = format!("enipool-support/{name}");
+        node.exec(&["tar", "--extract", "--gzip", "--to-stdout", "--file", archive.trim(), &name]).await
+    };
+    let pool: Value =
+        serde_json::from_str(&read("agent/v1-pool.json").await?).context("reading the page of the pool")?;
+    ensure!(pool.as_object().is_some_and(|pool| !pool.is_empty()), "the page of the pool is {pool}");
+    // `instance-type.json` comes when EC2 has been asked: not within the first ten minutes.
+    for (file, words) in [
+        ("kernel/nftables.txt", "table ip enipool"),
+        ("kernel/rules.txt", "lookup 10000"),
+        ("agent/found.json", "{"),
+        ("agent/metrics.txt", "awscni_assigned_ip_addresses"),
+    ] {
+        let content = read(file).await?;
+        ensure!(content.contains(words), "{file} of the bundle says nothing of '{words}': {content}");
+    }
+    Ok(())
 }
 
 fn take_away(cluster: &Cluster, pod: &Pod) -> Result<()> {
