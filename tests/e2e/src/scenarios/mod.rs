@@ -6,6 +6,7 @@ mod chaining;
 mod cleanup;
 mod doctor;
 mod drift;
+mod footprint;
 mod inside;
 mod install;
 mod life;
@@ -41,7 +42,7 @@ pub struct Scenario {
 }
 
 /// All of them. The first two set the stage.
-pub const ALL: [Scenario; 21] = [
+pub const ALL: [Scenario; 23] = [
     Scenario { name: "nodes_get_ready_when_the_chart_is_installed", run: install::nodes_get_ready },
     Scenario { name: "pods_of_a_deployment_live_on_addresses_of_several_enis", run: install::pods_on_several_enis },
     Scenario {
@@ -52,6 +53,8 @@ pub const ALL: [Scenario; 21] = [
     Scenario { name: "a_cluster_ip_answers_from_pods_of_both_nodes", run: traffic::cluster_ip },
     Scenario { name: "a_node_port_answers_on_either_node", run: traffic::node_port },
     Scenario { name: "enipools_show_what_ec2_says", run: life::numbers_are_true },
+    Scenario { name: "daemons_log_by_the_hour_where_the_aws_plugin_did", run: footprint::hourly_logs },
+    Scenario { name: "idle_daemons_take_little_of_a_node", run: footprint::small },
     Scenario { name: "a_patched_warm_target_brings_an_eni_within_seconds", run: life::patch_brings_an_eni },
     Scenario { name: "pods_keep_talking_while_their_agent_restarts", run: life::agent_restart },
     Scenario { name: "addresses_come_back_when_pods_come_and_go", run: life::pod_churn },
