@@ -11,13 +11,14 @@ use super::{
     nodes::{self, GUEST},
 };
 use crate::{
-    cluster::{Cluster, Node},
+    cluster::{Cluster, Node, until},
     product,
     workload::Web,
 };
 
 const ROLL_OUT: Duration = Duration::from_secs(120);
 const DAEMON_SET: &str = "daemonset/enipool-agent";
+const CONFIGURATION: &str = "/etc/cni/net.d/10-enipool.conflist";
 const POD: &str = "pod/enipool-cleanup";
 /// Where the manual's pod lives.
 const ITS_NAMESPACE: &str = "kube-system";
@@ -61,7 +62,11 @@ pub(super) fn node_as_found(stage: &mut Stage) -> LocalBoxFuture<'_, Result<()>>
         ensure!(!obeyed && said.contains("stop it first"), "cleanup while the agent serves: {said}");
 
         let banishment = Banishment::of_agent(cluster).await?;
-        let cleaned = clean(stage).await;
+        let cleaned = async {
+            status_fails(stage).await?;
+            clean(stage).await
+        };
+        let cleaned = cleaned.await;
         banishment.end(cluster).await?;
         stage.narrator.during("Waiting for the agent to come back", product::ready(&stage.cluster)).await?;
         stage.narrator.show(&cleaned?);
@@ -75,6 +80,25 @@ pub(super) fn node_as_found(stage: &mut Stage) -> LocalBoxFuture<'_, Result<()>>
         again.remove(kubectl, ROLL_OUT).await
     }
     .boxed_local()
+}
+
+/// A runtime that asks the plugin for its STATUS hears that nobody serves here, and the node says so.
+async fn status_fails(stage: &Stage) -> Result<()> {
+    let (cluster, kubectl) = (&stage.cluster, stage.cluster.kubectl());
+    let mut last = Value::Null;
+    let told = until("word that the agent is gone", ROLL_OUT, async || {
+        let node = kubectl.json(&["get", "node", GUEST]).await?;
+        let conditions = node["status"]["conditions"].as_array().context("a node without conditions")?;
+        last = conditions.iter().find(|condition| condition["type"] == "Ready").context("no condition Ready")?.clone();
+        let why = last["message"].as_str().unwrap_or_default();
+        let told = last["status"] == "False" && why.contains("enipool's agent is not running on this node");
+        Ok(told.then(|| why.to_owned()))
+    });
+    let told = told.await.with_context(|| format!("of being ready {GUEST} says: {last}"))?;
+    // Not for want of a configuration: containerd would not ask then.
+    cluster.node(GUEST)?.exec(&["test", "-s", CONFIGURATION]).await?;
+    stage.narrator.say(&told);
+    Ok(())
 }
 
 /// Runs the manual's pod; what then is on the node is what was on one before enipool came. Returns the pod's log.
