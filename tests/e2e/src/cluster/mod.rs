@@ -137,6 +137,7 @@ impl Cluster {
                 node.use_ptp(&format!("10.200.{last}.0/24"))?;
             }
             node.join(run, programs, &pki, control.server())?;
+            node.start_kube_proxy(programs, &pki, control.server())?;
         }
         let kubectl = Kubectl::new(programs.path("kubectl"), run.kubeconfig());
         let joined = joined(&kubectl, &mut control, &mut nodes, config.network);
@@ -183,7 +184,7 @@ impl Cluster {
         self.control.bring_api_server().await
     }
 
-    /// Launches one more instance and lets it join.
+    /// Launches one more instance and lets it join. It has no kube-proxy until [`Cluster::start_kube_proxy`].
     pub async fn add_node(&mut self, spec: NodeSpec) -> Result<()> {
         let launched = self.fabric.launch_node(spec).await?;
         let mut node = Node::boot(&self.run, &self.programs, site_of(&launched), &self.archives).await?;
@@ -191,6 +192,12 @@ impl Cluster {
         joined(&self.kubectl, &mut self.control, std::slice::from_mut(&mut node), Network::None).await?;
         self.nodes.push(node);
         Ok(())
+    }
+
+    /// Starts the kube-proxy of a node that was added.
+    pub fn start_kube_proxy(&mut self, name: &str) -> Result<()> {
+        let node = self.nodes.iter_mut().find(|node| node.name() == name).with_context(|| format!("no node {name}"))?;
+        node.start_kube_proxy(&self.programs, &self.pki, self.control.server())
     }
 
     /// Pulls a node's plug; its instance and its Node object stay.

@@ -85,7 +85,7 @@ impl Node {
         Ok(node)
     }
 
-    /// Starts kubelet and kube-proxy, which join the cluster behind `server`.
+    /// Starts the kubelet, which joins the cluster behind `server`.
     pub(super) fn join(&mut self, run: &Run, programs: &Programs, pki: &Pki, server: &str) -> Result<()> {
         let name = self.site.name.clone();
         let client = pki.client(&format!("kubelet-{name}"), &format!("system:node:{name}"), Some("system:nodes"))?;
@@ -109,8 +109,12 @@ impl Node {
                 site.instance_type, site.zone
             ),
         ];
-        self.start(&format!("{name}-kubelet"), &programs.path("kubelet"), &flags)?;
+        self.start(&format!("{name}-kubelet"), &programs.path("kubelet"), &flags)
+    }
 
+    /// Starts kube-proxy: from then on Services can be reached from here.
+    pub(super) fn start_kube_proxy(&mut self, programs: &Programs, pki: &Pki, server: &str) -> Result<()> {
+        let name = self.site.name.clone();
         let proxy = pki.client(&format!("kube-proxy-{name}"), "system:kube-proxy", None)?;
         let kubeconfig = pki.kubeconfig(&format!("kube-proxy-{name}"), server, &proxy)?;
         let config = node_config::kube_proxy(&name, self.site.address, &kubeconfig);

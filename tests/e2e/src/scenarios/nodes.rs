@@ -19,7 +19,11 @@ pub(super) const GUEST: &str = "node-c";
 /// Its type: three ENIs of three addresses for pods each, so that a few pods exhaust it.
 const GUEST_TYPE: &str = "t3.small";
 
-/// The guest is there and ready: launched for the first that asks, and there until [`node_removal`].
+/// How long kube-proxy may take to write its table.
+const PROXY: Duration = Duration::from_secs(30);
+
+/// The guest is there and ready: launched for the first that asks, and there until [`node_removal`]. Its agent comes up, and
+/// the node gets ready, before there is a kube-proxy.
 pub(super) async fn guest(stage: &mut Stage) -> Result<()> {
     if stage.cluster.node(GUEST).is_ok() {
         return Ok(());
@@ -27,11 +31,20 @@ pub(super) async fn guest(stage: &mut Stage) -> Result<()> {
     let narrator = stage.narrator.clone();
     let arrival = stage.cluster.add_node(NodeSpec::new(GUEST, GUEST_TYPE));
     narrator.during("Launching a third node", arrival).await?;
-    narrator.during("Waiting for it to get ready", product::ready(&stage.cluster)).await?;
+    narrator.during("Waiting for it to get ready without kube-proxy", product::ready(&stage.cluster)).await?;
+    product::agent_pod(&stage.cluster, GUEST).await?;
+    ensure!(!proxied(&stage.cluster).await?, "somebody has written kube-proxy's table on {GUEST}");
+    stage.cluster.start_kube_proxy(GUEST)?;
+    until("kube-proxy's table on the guest", PROXY, async || Ok(proxied(&stage.cluster).await?.then_some(()))).await?;
     let limit = Duration::from_secs(30);
     product::enipool_shows(&stage.cluster, GUEST, ".status.addresses.available", 3, limit).await?;
     // An ENI's worth, and beyond that what its pods need: more is then a mistake.
     product::edit(&stage.cluster, GUEST, &json!({"minimumIPTarget": 3})).await
+}
+
+/// Whether Services lead anywhere on the guest.
+async fn proxied(cluster: &Cluster) -> Result<bool> {
+    Ok(cluster.node(GUEST)?.exec(&["nft", "list", "tables"]).await?.contains("table ip kube-proxy"))
 }
 
 pub(super) fn node_removal(stage: &mut Stage) -> LocalBoxFuture<'_, Result<()>> {
