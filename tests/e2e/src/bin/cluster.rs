@@ -27,7 +27,7 @@ enum Action {
     /// Bring up a cluster with plain pod networking and keep it until Ctrl-C (root)
     Up {
         /// Nodes, named node-1, node-2, …
-        #[arg(long, default_value_t = 1)]
+        #[arg(long, default_value_t = 2)]
         nodes: u32,
         /// Their EC2 instance type
         #[arg(long, default_value = "m5.large")]

@@ -46,10 +46,15 @@ impl Place {
         std::fs::set_permissions(&program, std::fs::Permissions::from_mode(0o755)).unwrap();
     }
 
-    /// Starts the process, and returns when it has begun a run; the cluster comes up in its own time.
+    /// Starts the process, and returns when it has begun a run; the cluster, of one node, comes up in its own time.
     pub(crate) async fn start_cluster(&self) -> Keeper {
+        self.start_cluster_as(&["--nodes", "1"]).await
+    }
+
+    /// The same, with these flags only.
+    pub(crate) async fn start_cluster_as(&self, flags: &[&str]) -> Keeper {
         let mut command = self.command(env!("CARGO_BIN_EXE_cluster"));
-        command.arg("up").stdout(Stdio::piped()).stderr(Stdio::piped()).kill_on_drop(true);
+        command.arg("up").args(flags).stdout(Stdio::piped()).stderr(Stdio::piped()).kill_on_drop(true);
         let mut process = command.spawn().unwrap();
         let words = Arc::<Mutex<String>>::default();
         let listeners = vec![

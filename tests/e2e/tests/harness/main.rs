@@ -45,9 +45,9 @@ async fn two_clusters_run_at_once_and_nothing_is_left_of_one_that_is_killed_nor_
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 #[ignore = "starts clusters: make test-harness"]
-async fn a_start_that_is_interrupted_half_way_leaves_nothing() {
+async fn a_start_of_the_usual_two_nodes_that_is_interrupted_half_way_leaves_nothing() {
     let place = Place::new();
-    let mut cluster = place.start_cluster().await;
+    let mut cluster = place.start_cluster_as(&[]).await;
     cluster.says("Starting etcd").await;
     cluster.finds_process("etcd").await;
     let traces = Traces::of(&cluster);
@@ -55,7 +55,7 @@ async fn a_start_that_is_interrupted_half_way_leaves_nothing() {
     cluster.signal(Signal::SIGINT);
     assert!(!cluster.ended().await.success());
     traces.expect_gone().await;
-    cluster.expect_words(&["interrupted"]);
+    cluster.expect_words(&["the machines node-1 and node-2", "interrupted"]);
 }
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
