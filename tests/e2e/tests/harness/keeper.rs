@@ -2,7 +2,7 @@
 
 use std::path::{Path, PathBuf};
 use std::process::{ExitStatus, Stdio};
-use std::sync::{Arc, Mutex};
+use std::sync::{Arc, Mutex, PoisonError, RwLock, RwLockReadGuard, RwLockWriteGuard};
 use std::time::Duration;
 
 use enipool_e2e::cluster::{Programs, run_command, until};
@@ -22,13 +22,32 @@ const LIMIT: Duration = Duration::from_secs(240);
 pub(crate) struct Place {
     state: TempDir,
     programs: PathBuf,
+    _turn: Turn,
+}
+
+/// Tests run beside each other, but for those that look at the clock.
+static MACHINE: RwLock<()> = RwLock::new(());
+
+#[allow(dead_code, reason = "held, not read")]
+enum Turn {
+    Shared(RwLockReadGuard<'static, ()>),
+    Alone(RwLockWriteGuard<'static, ()>),
 }
 
 impl Place {
     pub(crate) fn new() -> Self {
+        Self::at(Turn::Shared(MACHINE.read().unwrap_or_else(PoisonError::into_inner)))
+    }
+
+    /// With no other test's cluster beside it.
+    pub(crate) fn alone() -> Self {
+        Self::at(Turn::Alone(MACHINE.write().unwrap_or_else(PoisonError::into_inner)))
+    }
+
+    fn at(turn: Turn) -> Self {
         assert!(nix::unistd::geteuid().is_root(), "a cluster needs root: namespaces, mounts and cgroups are made");
         let programs = Programs::find().unwrap().dir().to_owned();
-        Self { state: tempfile::Builder::new().prefix("enipool-harness-").tempdir().unwrap(), programs }
+        Self { state: tempfile::Builder::new().prefix("enipool-harness-").tempdir().unwrap(), programs, _turn: turn }
     }
 
     /// Puts a script in the place of one of the cluster's programs.
@@ -74,6 +93,24 @@ impl Place {
             let record: serde_json::Value = serde_json::from_slice(&record).unwrap_or_default();
             record["keeper"] == pid.as_raw()
         })
+    }
+
+    /// What a person at a terminal sees of `make demo`, until the prompt is back. The terminal ends then.
+    pub(crate) async fn demo_on_a_terminal(&self) -> String {
+        let mut command = self.command("script");
+        let demo = format!("'{}' up", env!("CARGO_BIN_EXE_demo"));
+        command.args(["--quiet", "--return", "--command", &demo, "/dev/null"]).kill_on_drop(true);
+        let output = tokio::time::timeout(LIMIT, command.output()).await.expect("the demo does not end").unwrap();
+        let shown = String::from_utf8_lossy(&output.stdout).replace('\r', "");
+        assert!(output.status.success(), "{}: {shown}", output.status);
+        shown
+    }
+
+    /// What a shell prints that a person types this into.
+    pub(crate) async fn shell(&self, script: &str) -> String {
+        let mut command = self.command("sh");
+        command.args(["-ec", script]);
+        run_command(command, LIMIT).await.unwrap()
     }
 
     /// What `make demo-down` says here.

@@ -79,7 +79,13 @@ pub(crate) struct Traces {
 impl Traces {
     /// Remembers which processes are the cluster's: later nothing but this tells.
     pub(crate) fn of(cluster: &Keeper) -> Self {
-        Self { run: cluster.run().to_owned(), dir: cluster.dir().to_owned(), processes: descendants(cluster.pid()) }
+        Self::of_run(cluster.dir(), cluster.pid())
+    }
+
+    /// Of the run in this folder, which the process holds.
+    pub(crate) fn of_run(dir: &Path, keeper: Pid) -> Self {
+        let run = dir.file_name().unwrap().to_str().unwrap().to_owned();
+        Self { run, dir: dir.to_owned(), processes: descendants(keeper) }
     }
 
     /// Fails unless all of it is gone.
