@@ -136,6 +136,12 @@ struct Entry {
     holding: Holding,
 }
 
+impl Entry {
+    fn is_of(&self, eni: &EniId) -> bool {
+        self.home.as_ref().is_some_and(|home| home.eni == *eni)
+    }
+}
+
 #[derive(Debug, Clone)]
 enum Holding {
     Free,
@@ -224,21 +230,19 @@ impl Ledger {
     }
 
     /// Enters secondary addresses that `eni` holds. A stray lease of such an address has a home again.
+    ///
+    /// One that cannot be entered keeps none of the others out; the error names the first such.
     pub fn add_addresses(&mut self, eni: &EniId, addresses: &[Ipv4Addr]) -> Result<(), LedgerError> {
-        for address in addresses {
-            self.enter(&BlockId { eni: eni.clone(), prefix: None }, *address)?;
-        }
-        Ok(())
+        let home = BlockId { eni: eni.clone(), prefix: None };
+        addresses.iter().fold(Ok(()), |so_far, address| so_far.and(self.enter(&home, *address)))
     }
 
-    /// Enters /28 prefixes that `eni` holds.
+    /// Enters /28 prefixes that `eni` holds, as [`Self::add_addresses`] does.
     pub fn add_prefixes(&mut self, eni: &EniId, prefixes: &[Prefix]) -> Result<(), LedgerError> {
-        for prefix in prefixes {
-            for address in prefix.addresses() {
-                self.enter(&BlockId { eni: eni.clone(), prefix: Some(*prefix) }, address)?;
-            }
-        }
-        Ok(())
+        prefixes.iter().fold(Ok(()), |so_far, prefix| {
+            let home = BlockId { eni: eni.clone(), prefix: Some(*prefix) };
+            prefix.addresses().fold(so_far, |so_far, address| so_far.and(self.enter(&home, address)))
+        })
     }
 
     /// Sets addresses aside that are about to be taken from the interface: all of them, or none when one is in use.
@@ -260,29 +264,37 @@ impl Ledger {
         Ok(())
     }
 
-    /// Sets aside an address of which it is not sure that the interface still holds it, also one that rests. A pod's stays
-    /// the pod's.
-    pub fn set_aside(&mut self, address: Ipv4Addr) {
+    /// Sets aside an address of `eni` of which it is not sure that the interface still holds it, also one that rests. A
+    /// pod's stays the pod's, another interface's the other's.
+    pub fn set_aside(&mut self, eni: &EniId, address: Ipv4Addr) {
         if let Some(entry) = self.entries.get(&address)
+            && entry.is_of(eni)
             && !matches!(entry.holding, Holding::Assigned { .. })
         {
             self.change(address, Holding::Withdrawn);
         }
     }
 
-    /// Gives withdrawn addresses back to the pool: they were not taken from the interface after all.
-    pub fn restore(&mut self, addresses: &[Ipv4Addr]) {
+    /// Gives withdrawn addresses of `eni` back to the pool: they were not taken from it after all.
+    pub fn restore(&mut self, eni: &EniId, addresses: &[Ipv4Addr]) {
         for address in addresses {
-            if matches!(self.entries.get(address), Some(Entry { holding: Holding::Withdrawn, .. })) {
+            if self
+                .entries
+                .get(address)
+                .is_some_and(|entry| entry.is_of(eni) && entry.holding.mark() == Mark::Withdrawn)
+            {
                 self.change(*address, Holding::Free);
             }
         }
     }
 
-    /// Forgets addresses that the interface holds no more. A pod that holds one keeps its lease, as a stray.
-    pub fn lose(&mut self, addresses: &[Ipv4Addr]) {
+    /// Forgets addresses that `eni` holds no more; what another interface holds stays. A pod that holds one keeps its
+    /// lease, as a stray.
+    pub fn lose(&mut self, eni: &EniId, addresses: &[Ipv4Addr]) {
         for address in addresses {
-            self.orphan(*address);
+            if self.entries.get(address).is_some_and(|entry| entry.is_of(eni)) {
+                self.orphan(*address);
+            }
         }
     }
 

@@ -7,6 +7,7 @@ mod node;
 #[path = "../sim/mod.rs"]
 mod sim;
 mod strays;
+mod taken;
 
 use std::time::Duration;
 

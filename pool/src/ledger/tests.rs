@@ -115,7 +115,7 @@ fn an_address_that_is_in_use_or_rests_cannot_be_withdrawn() {
     let free: Vec<_> = ledger.free_singles(&eni(0)).collect();
     ledger.withdraw(&free, at(1)).unwrap();
     assert_eq!(take(&mut ledger, "c", at(1)), None, "withdrawn addresses are nobody's");
-    ledger.restore(&free);
+    ledger.restore(&eni(0), &free);
     assert!(take(&mut ledger, "c", at(1)).is_some());
 }
 
@@ -123,7 +123,7 @@ fn an_address_that_is_in_use_or_rests_cannot_be_withdrawn() {
 fn a_pod_keeps_its_lease_when_its_address_vanishes_and_when_it_returns() {
     let mut ledger = ledger(&[(0, &[5])]);
     let lease = take(&mut ledger, "a", at(0)).unwrap();
-    ledger.lose(&[lease.address]);
+    ledger.lose(&eni(0), &[lease.address]);
     assert_eq!(ledger.strays().count(), 1);
     assert_eq!(ledger.lookup(&key("a")), Some(lease.clone()));
     ledger.add_addresses(&eni(0), &[lease.address]).unwrap();
@@ -135,7 +135,7 @@ fn a_pod_keeps_its_lease_when_its_address_vanishes_and_when_it_returns() {
 fn an_address_that_comes_back_while_it_rests_goes_on_resting() {
     let mut ledger = ledger(&[(0, &[5])]);
     take(&mut ledger, "a", at(0)).unwrap();
-    ledger.lose(&[ip(5)]);
+    ledger.lose(&eni(0), &[ip(5)]);
     ledger.release(&key("a"), at(1));
     ledger.add_addresses(&eni(0), &[ip(5)]).unwrap();
     assert_eq!(take(&mut ledger, "b", at(30)), None);
@@ -155,4 +155,24 @@ fn an_address_has_one_holder() {
     ledger.adopt(key("a"), PodRef::default(), ip(5), eni(0), at(0)).unwrap();
     let second = ledger.adopt(key("b"), PodRef::default(), ip(5), eni(0), at(0));
     assert!(matches!(second, Err(LedgerError::Held { .. })));
+}
+
+#[test]
+fn an_address_that_another_interface_has_keeps_none_of_its_neighbours_out() {
+    let mut ledger = ledger(&[(0, &[6]), (1, &[])]);
+    let second = ledger.add_addresses(&eni(1), &[ip(5), ip(6), ip(7)]);
+    assert_eq!(second, Err(LedgerError::Elsewhere(ip(6))));
+    assert_eq!(ledger.counts(&eni(0)).unwrap().total, 1);
+    assert_eq!(ledger.counts(&eni(1)).unwrap().total, 2);
+}
+
+#[test]
+fn an_interface_loses_and_sets_aside_only_what_it_has() {
+    let mut ledger = ledger(&[(0, &[5]), (1, &[7])]);
+    ledger.lose(&eni(1), &[ip(5), ip(7)]);
+    ledger.set_aside(&eni(1), ip(5));
+    assert_eq!(ledger.state(ip(7)), None);
+    assert_eq!(take(&mut ledger, "a", at(0)).unwrap().address, ip(5));
+    ledger.lose(&eni(1), &[ip(5)]);
+    assert_eq!(ledger.strays().count(), 0);
 }

@@ -25,6 +25,11 @@ impl Ledger {
         }
     }
 
+    /// Whether `eni` is the interface that holds `address`, as far as we know.
+    pub fn is_of(&self, address: Ipv4Addr, eni: &EniId) -> bool {
+        self.entries.get(&address).is_some_and(|entry| entry.is_of(eni))
+    }
+
     pub fn state(&self, address: Ipv4Addr) -> Option<AddressState> {
         self.entries.get(&address).map(|entry| entry.holding.view())
     }

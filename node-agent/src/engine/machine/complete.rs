@@ -1,6 +1,5 @@
 //! What the machine makes of the end of each operation, success or failure.
 
-use std::collections::BTreeSet;
 use std::net::Ipv4Addr;
 use std::time::Duration;
 
@@ -10,7 +9,7 @@ use enipool_pool::ledger::record::Record;
 use enipool_pool::node as planner;
 use enipool_pool::{AttachmentId, ClientToken, EniId, Prefix, SecurityGroupId, Timestamp};
 
-use super::entry::{Entry, Stage};
+use super::entry::{Entry, Slots, Stage};
 use super::{Done, Machine, Op, OpId};
 use crate::engine::view::Ec2ErrorView;
 
@@ -115,6 +114,7 @@ impl Machine {
         entry.intent = Some(id.clone());
         entry.security_groups = Some(eni.security_groups.iter().cloned().collect());
         let attached_here = eni.attachment.as_ref().filter(|a| a.instance.as_ref() == Some(&self.me.instance)).cloned();
+        self.have_left_for(&eni.id, &Slots::of(&entry.holdings));
         self.enis.insert(eni.id.clone(), entry);
         self.ledger.add_eni(&eni.id, creation.intent.device_index);
         if let Some(attachment) = attached_here {
@@ -254,31 +254,18 @@ impl Machine {
 
     fn assigned(&mut self, eni: &EniId, supply: Supply, assigned: &Assigned, now: Timestamp) {
         self.succeeded(&planner::Action::Assign { eni: eni.clone(), supply });
+        let gained = Slots {
+            addresses: assigned.addresses.iter().copied().collect(),
+            prefixes: assigned.prefixes.iter().copied().collect(),
+        };
+        self.have_left_for(eni, &gained);
         let Some(entry) = self.enis.get_mut(eni) else { return };
-        entry.holdings.addresses.extend(assigned.addresses.iter().copied());
-        entry.holdings.prefixes.extend(assigned.prefixes.iter().copied());
+        entry.holdings.addresses.extend(&gained.addresses);
+        entry.holdings.prefixes.extend(&gained.prefixes);
         entry.changed_at = now;
-        self.enter_gained(eni);
         self.record_holdings(eni);
-        // Given again after we took it (and did not hear that we did): no longer leaving.
-        let taken = || self.taken.iter().filter(|taken| taken.eni == *eni);
-        let again = |address: &&Ipv4Addr| taken().any(|taken| taken.addresses.contains(address));
-        let addresses: Vec<_> = assigned.addresses.iter().filter(again).copied().collect();
-        let again = |prefix: &&Prefix| taken().any(|taken| taken.prefixes.contains(prefix));
-        let prefixes: Vec<_> = assigned.prefixes.iter().filter(again).copied().collect();
-        if !addresses.is_empty() || !prefixes.is_empty() {
-            self.resolve(eni, &addresses, &prefixes);
-        }
-    }
-
-    /// What became of these is known: they are not leaving any more.
-    fn resolve(&mut self, eni: &EniId, addresses: &[Ipv4Addr], prefixes: &[Prefix]) {
-        for taken in self.taken.iter_mut().filter(|taken| taken.eni == *eni) {
-            taken.addresses.retain(|address| !addresses.contains(address));
-            taken.prefixes.retain(|prefix| !prefixes.contains(prefix));
-        }
-        let (addresses, prefixes) = (addresses.to_vec(), prefixes.to_vec());
-        self.record(Record::Resolved { eni: eni.clone(), addresses, prefixes });
+        self.given_again(eni, &gained);
+        self.enter_gained(eni);
     }
 
     fn not_assigned(&mut self, eni: &EniId, supply: Supply, error: &Ec2Error, now: Timestamp) {
@@ -334,34 +321,13 @@ impl Machine {
                     // Not done: back into the pool with them, unless the whole interface is leaving by now.
                     self.resolve(eni, addresses, prefixes);
                     if self.enis.get(eni).is_some_and(|entry| !entry.stage.is_leaving()) {
-                        self.ledger.restore(addresses);
+                        self.ledger.restore(eni, addresses);
                         let members: Vec<_> = prefixes.iter().flat_map(|prefix| prefix.addresses()).collect();
-                        self.ledger.restore(&members);
+                        self.ledger.restore(eni, &members);
                     }
                 }
             }
         }
-    }
-
-    /// The taking ended now: that is the moment from which stale answers are to be mistrusted.
-    fn touch_taken(&mut self, eni: &EniId, addresses: &[Ipv4Addr], prefixes: &[Prefix], now: Timestamp) {
-        for taken in self.taken.iter_mut().filter(|taken| taken.eni == *eni) {
-            let ours = addresses.iter().any(|address| taken.addresses.contains(address))
-                || prefixes.iter().any(|prefix| taken.prefixes.contains(prefix));
-            if ours {
-                taken.at = now;
-            }
-        }
-    }
-
-    /// The interface holds these no more.
-    pub(super) fn lose(&mut self, eni: &EniId, addresses: &BTreeSet<Ipv4Addr>, prefixes: &BTreeSet<Prefix>) {
-        let Some(entry) = self.enis.get_mut(eni) else { return };
-        entry.holdings.addresses.retain(|address| !addresses.contains(address));
-        entry.holdings.prefixes.retain(|prefix| !prefixes.contains(prefix));
-        let all: Vec<_> =
-            addresses.iter().copied().chain(prefixes.iter().flat_map(|prefix| prefix.addresses())).collect();
-        self.ledger.lose(&all);
     }
 
     // ---- the end of an interface -----------------------------------------------------------------------------------

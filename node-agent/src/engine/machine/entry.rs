@@ -121,9 +121,15 @@ pub(super) struct Foreign {
     pub(super) since: Timestamp,
 }
 
-/// Addresses taken from an interface, or about to be.
+/// Single addresses and prefixes of one interface.
 #[derive(Debug, Clone, Default)]
-pub(super) struct Leaving {
+pub(super) struct Slots {
     pub(super) addresses: BTreeSet<Ipv4Addr>,
     pub(super) prefixes: BTreeSet<Prefix>,
+}
+
+impl Slots {
+    pub(super) fn of(holdings: &Holdings) -> Self {
+        Self { addresses: holdings.addresses.clone(), prefixes: holdings.prefixes.clone() }
+    }
 }

@@ -7,7 +7,7 @@ use enipool_pool::eni::Holdings;
 use enipool_pool::{EniId, Prefix, SubnetId, Timestamp};
 
 use super::complete::SOON;
-use super::entry::Stage;
+use super::entry::{Slots, Stage};
 use super::{LINK_TIMEOUT, Machine, Op};
 use crate::engine::port::{HostPicture, KernelError};
 
@@ -105,13 +105,17 @@ impl Machine {
         self.host.applied = Some(picture);
     }
 
-    /// Enters into the ledger what the host is set up for.
+    /// Enters into the ledger what the interface holds. What may have been taken from it is nobody's.
     fn enter(&mut self, eni: &EniId, addresses: &[Ipv4Addr], prefixes: &[Prefix], now: Timestamp) {
         for entered in [self.ledger.add_addresses(eni, addresses), self.ledger.add_prefixes(eni, prefixes)] {
             if let Err(error) = entered {
                 self.notice(now, "AddressTwice", format!("{eni}: {error}"));
                 self.look_at(now.plus(SOON));
             }
+        }
+        let Slots { addresses, prefixes } = self.leaving(eni);
+        for address in addresses.into_iter().chain(prefixes.iter().flat_map(|prefix| prefix.addresses())) {
+            self.ledger.set_aside(eni, address);
         }
     }
 

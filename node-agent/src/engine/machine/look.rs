@@ -11,7 +11,7 @@ use enipool_pool::ledger::AddressState;
 use enipool_pool::ledger::record::Record;
 use enipool_pool::{EniId, Timestamp};
 
-use super::entry::{Entry, Foreign, Leaving, Stage};
+use super::entry::{Entry, Foreign, Slots, Stage};
 use super::{Look, Machine};
 
 /// Looks by IMDS in a row that must contradict us before EC2 is asked: IMDS lags.
@@ -102,6 +102,7 @@ impl Machine {
         entry.security_groups = Some(eni.security_groups.iter().cloned().collect());
         // Not changed by us just now: answers about it can be believed.
         entry.changed_at = Timestamp(0);
+        self.have_left_for(&eni.id, &Slots::of(&entry.holdings));
         self.enis.insert(eni.id.clone(), entry);
         self.ledger.add_eni(&eni.id, attachment.device_index);
         self.enter_all(&eni.id);
@@ -172,6 +173,10 @@ impl Machine {
 
     /// The first answer after a start, about an interface that the journal knows.
     pub(super) fn merge_start(&mut self, eni: &Eni, asked_at: Timestamp, now: Timestamp) {
+        if self.enis.get(&eni.id).is_none_or(|entry| entry.stage.is_leaving()) {
+            return;
+        }
+        self.doubt_taken(&eni.id, asked_at);
         self.merge_addresses(eni, asked_at, now);
         self.reconsider_role(eni, now);
         if let Some(entry) = self.enis.get_mut(&eni.id)
@@ -179,31 +184,32 @@ impl Machine {
         {
             entry.doubtful = false;
         }
+        self.await_link(&eni.id, now);
     }
 
     fn merge_addresses(&mut self, eni: &Eni, asked_at: Timestamp, now: Timestamp) {
         let id = &eni.id;
-        let mut leaving = Leaving::default();
-        for taken in self.taken.iter().filter(|taken| taken.eni == *id) {
-            leaving.addresses.extend(taken.addresses.iter().copied());
-            leaving.prefixes.extend(taken.prefixes.iter().copied());
-        }
+        let leaving = self.leaving(id);
         let described = Holdings::of(eni);
-        let Some(entry) = self.enis.get_mut(id) else { return };
+        let Some(entry) = self.enis.get(id) else { return };
         if entry.stage.is_leaving() {
             return;
         }
         let changed_at = entry.changed_at;
         let conclusive = asked_at >= changed_at.plus(SETTLING);
         let merged = merge(&entry.holdings, &described, (&leaving.addresses, &leaving.prefixes), changed_at, asked_at);
-        entry.holdings.addresses.extend(merged.gained.iter().copied());
-        entry.holdings.prefixes.extend(merged.gained_prefixes.iter().copied());
+        let gained = Slots { addresses: merged.gained.clone(), prefixes: merged.gained_prefixes.clone() };
+        self.have_left_for(id, &gained);
+        if let Some(entry) = self.enis.get_mut(id) {
+            entry.holdings.addresses.extend(gained.addresses);
+            entry.holdings.prefixes.extend(gained.prefixes);
+            entry.doubtful |= merged.ask_again.is_some();
+        }
         if let Some(at) = merged.ask_again {
-            entry.doubtful = true;
             self.look_at(at);
         }
         for address in &merged.lost {
-            if let Some((key, pod)) = self.ledger.holder(*address) {
+            if let Some((key, pod)) = self.ledger.holder(*address).filter(|_| self.ledger.is_of(*address, id)) {
                 let text = format!(
                     "{id} no longer holds {address}, which pod {}/{} ({}) uses; the pod keeps its lease",
                     pod.namespace, pod.name, key.container_id
@@ -225,7 +231,7 @@ impl Machine {
                 .filter(|view| view.state == AddressState::Withdrawn)
                 .map(|view| view.address)
                 .collect();
-            self.ledger.restore(&back);
+            self.ledger.restore(id, &back);
             if self.taken.iter().any(|taken| taken.eni == *id) {
                 self.taken.retain(|taken| taken.eni != *id);
                 // After what it holds: a crash in between must not leave the taken ones in use.

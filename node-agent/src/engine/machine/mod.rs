@@ -14,6 +14,7 @@ mod picture;
 mod pods;
 mod restore;
 mod show;
+mod taking;
 
 use std::collections::{BTreeMap, BTreeSet, VecDeque};
 use std::net::Ipv4Addr;

@@ -121,22 +121,28 @@ impl Machine {
     }
 
     fn restore_enis(&mut self, recovered: &Recovered, described: &[Eni], asked_at: Timestamp, now: Timestamp) {
-        for eni in described {
-            let stale_ghost = self.gone.get(&eni.id).is_some_and(|at| asked_at < at.plus(SETTLING));
-            if stale_ghost {
-                continue;
-            }
-            match recovered.holdings.get(&eni.id) {
-                Some((holdings, at)) if !self.is_foreign(eni) => {
-                    self.restore_known(eni, holdings, *at, recovered.releasing.contains(&eni.id), asked_at, now);
-                }
-                _ => self.meet(eni, now),
+        // What is gone for good may still show in a stale answer.
+        let (known, unknown): (Vec<_>, Vec<_>) = described
+            .iter()
+            .filter(|eni| eni.attachment.is_some())
+            .filter(|eni| self.gone.get(&eni.id).is_none_or(|at| asked_at >= at.plus(SETTLING)))
+            .partition(|eni| recovered.holdings.contains_key(&eni.id) && !self.is_foreign(eni));
+        // First what the journal knows of all, then what EC2 adds to it: what one has got another may have lost.
+        for eni in &known {
+            if let Some((holdings, at)) = recovered.holdings.get(&eni.id) {
+                self.restore_known(eni, holdings, *at, recovered.releasing.contains(&eni.id), now);
             }
         }
         for (id, (holdings, at)) in &recovered.holdings {
-            if !self.enis.contains_key(id) && !self.foreign.contains_key(id) {
+            if !self.enis.contains_key(id) && !unknown.iter().any(|eni| eni.id == *id) {
                 self.restore_unseen(id, holdings, *at, recovered, asked_at, now);
             }
+        }
+        for eni in known {
+            self.merge_start(eni, asked_at, now);
+        }
+        for eni in unknown {
+            self.meet(eni, now);
         }
     }
 
@@ -171,7 +177,7 @@ impl Machine {
             self.ledger.add_eni(id, index);
             if stage == Stage::Attached {
                 self.enter_all(id);
-                self.withdraw_taken(id, *at);
+                self.doubt_taken(id, *at);
                 self.await_link(id, now);
             }
         }
@@ -191,7 +197,6 @@ impl Machine {
         journaled: &Holdings,
         changed_at: Timestamp,
         releasing: bool,
-        asked_at: Timestamp,
         now: Timestamp,
     ) {
         let Some(attachment) = &eni.attachment else { return };
@@ -205,38 +210,8 @@ impl Machine {
         entry.retry_at = releasing.then_some(now);
         self.enis.insert(eni.id.clone(), entry);
         self.ledger.add_eni(&eni.id, attachment.device_index);
-        if releasing {
-            return;
-        }
-        self.enter_all(&eni.id);
-        self.withdraw_taken(&eni.id, asked_at);
-        self.merge_start(eni, asked_at, now);
-        self.await_link(&eni.id, now);
-    }
-
-    /// A taking was begun and its end is not known, or an answer may still show what was taken: nobody gets these
-    /// addresses before EC2 has been asked again.
-    fn withdraw_taken(&mut self, eni: &EniId, asked_at: Timestamp) {
-        let taken: Vec<_> = self.taken.iter().filter(|taken| taken.eni == *eni).cloned().collect();
-        for taken in taken {
-            let Some(Holdings { addresses, prefixes, .. }) = self.enis.get(eni).map(|entry| &entry.holdings) else {
-                return;
-            };
-            // Not what it, or another interface, has got since.
-            let singles = taken.addresses.intersection(addresses).copied();
-            let members = taken.prefixes.intersection(prefixes).flat_map(|prefix| prefix.addresses());
-            for address in singles.chain(members) {
-                self.ledger.set_aside(address);
-            }
-            // They come back into use, or are forgotten, with the first answer that proves something.
-            if let Some(entry) = self.enis.get_mut(eni) {
-                entry.doubtful = true;
-                entry.changed_at = entry.changed_at.max(taken.at);
-                let settled = entry.changed_at.plus(SETTLING);
-                if asked_at < settled {
-                    self.look_at(settled);
-                }
-            }
+        if !releasing {
+            self.enter_all(&eni.id);
         }
     }
 
@@ -284,7 +259,7 @@ impl Machine {
         self.ledger.add_eni(id, index);
         if attached {
             self.enter_all(id);
-            self.withdraw_taken(id, asked_at);
+            self.doubt_taken(id, asked_at);
             self.await_link(id, now);
         }
     }
