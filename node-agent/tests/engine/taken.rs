@@ -11,7 +11,7 @@ use enipool_pool::capacity::{self, Capacity};
 use enipool_pool::ec2::{Action, Attachment, Ec2Error, Ec2ErrorKind, Eni, EniStatus, InterfaceType};
 use enipool_pool::eni::{Holdings, SETTLING, TAG_INSTANCE};
 use enipool_pool::ledger::record::{Record, Recovered, VERSION};
-use enipool_pool::{EniId, InstanceId, InstanceType, MacAddress, Timestamp, Zone};
+use enipool_pool::{EniId, InstanceId, InstanceType, MacAddress, Prefix, Timestamp, Zone};
 
 use crate::node::{key, pod};
 use crate::warm_ips;
@@ -89,8 +89,12 @@ impl Rig {
             Record::Assigned { key: key(1), pod: pod(1), address: ip(24), eni: id(SECOND), at: long_ago },
             Record::Taking { eni: id(SECOND), addresses: vec![ip(23)], prefixes: Vec::new(), at: TAKING },
         ];
+        Self::restart(config, records.into(), vec![eni(PRIMARY, &[23]), eni(SECOND, &[22, 24])])
+    }
+
+    /// A start three seconds after the taking was written down.
+    fn restart(config: EffectiveConfig, records: Vec<Record>, ec2: Vec<Eni>) -> Self {
         let now = TAKING.plus(Duration::from_secs(3));
-        let ec2 = vec![eni(PRIMARY, &[23]), eni(SECOND, &[22, 24])];
         let instance_type = InstanceType::new("m5.large");
         let me = Me {
             node: "node".into(),
@@ -198,4 +202,22 @@ fn an_address_that_two_interfaces_claim_keeps_no_other_pods_address_out_of_the_p
     let rig = Rig::start(warm_ips(2));
     assert_eq!(rig.machine.ledger().strays().count(), 0);
     assert!(rig.machine.ledger().state(ip(22)).is_some());
+}
+
+#[test]
+fn an_address_out_of_a_prefix_that_was_taken_serves_when_ec2_gives_it_as_a_single_one() {
+    let prefix: Prefix = "10.0.0.16/28".parse().unwrap();
+    let with = |addresses: &[u8], prefixes: &[Prefix]| {
+        let holdings =
+            Holdings { prefixes: prefixes.iter().copied().collect(), ..Holdings::of(&eni(PRIMARY, addresses)) };
+        Record::Holds { eni: id(PRIMARY), holdings, at: TAKING }
+    };
+    let records = vec![
+        Record::Opened { version: VERSION, instance: instance(), at: TAKING },
+        with(&[], &[prefix]),
+        Record::Taking { eni: id(PRIMARY), addresses: Vec::new(), prefixes: vec![prefix], at: TAKING },
+        with(&[20], &[]),
+    ];
+    let mut rig = Rig::restart(warm_ips(1), records, vec![eni(PRIMARY, &[20])]);
+    assert_eq!(rig.acquire(1).map(|lease| lease.address), Some(ip(20)), "only the prefix was taken");
 }

@@ -299,7 +299,7 @@ impl Machine {
         match result {
             Ok(()) => {
                 self.succeeded(&action);
-                self.lose(eni, &addresses.iter().copied().collect(), &prefixes.iter().copied().collect());
+                self.lose(eni, addresses.iter().copied().collect(), prefixes.iter().copied().collect());
                 if let Some(entry) = self.enis.get_mut(eni) {
                     entry.changed_at = now;
                 }

@@ -113,7 +113,7 @@ impl Machine {
                 self.look_at(now.plus(SOON));
             }
         }
-        let Slots { addresses, prefixes } = self.leaving(eni);
+        let Slots { addresses, prefixes } = self.held(eni, &self.leaving(eni));
         for address in addresses.into_iter().chain(prefixes.iter().flat_map(|prefix| prefix.addresses())) {
             self.ledger.set_aside(eni, address);
         }

@@ -217,8 +217,9 @@ impl Machine {
                 self.notice(now, "StrayAddress", text);
             }
         }
-        self.lose(id, &merged.lost, &merged.lost_prefixes);
-        if !merged.changes_nothing() {
+        let changed = !merged.changes_nothing();
+        self.lose(id, merged.lost, merged.lost_prefixes);
+        if changed {
             self.enter_gained(id);
             self.record_holdings(id);
         }

@@ -21,6 +21,16 @@ impl Machine {
         leaving
     }
 
+    /// Which of these the interface holds. A prefix that it holds no more says nothing of its members: EC2 may have given
+    /// one of them as a single address since.
+    pub(super) fn held(&self, eni: &EniId, slots: &Slots) -> Slots {
+        let Some(holdings) = self.enis.get(eni).map(|entry| &entry.holdings) else { return Slots::default() };
+        Slots {
+            addresses: slots.addresses.intersection(&holdings.addresses).copied().collect(),
+            prefixes: slots.prefixes.intersection(&holdings.prefixes).copied().collect(),
+        }
+    }
+
     /// What became of these is known: they are not leaving any more.
     pub(super) fn resolve(&mut self, eni: &EniId, addresses: &[Ipv4Addr], prefixes: &[Prefix]) {
         for taken in self.taken.iter_mut().filter(|taken| taken.eni == *eni) {
@@ -67,7 +77,7 @@ impl Machine {
             }
         }
         for (from, Slots { addresses, prefixes }) in left {
-            self.lose(&from, &addresses, &prefixes);
+            self.lose(&from, addresses, prefixes);
             self.record_holdings(&from);
         }
     }
@@ -84,7 +94,8 @@ impl Machine {
     }
 
     /// The interface holds these no more.
-    pub(super) fn lose(&mut self, eni: &EniId, addresses: &BTreeSet<Ipv4Addr>, prefixes: &BTreeSet<Prefix>) {
+    pub(super) fn lose(&mut self, eni: &EniId, addresses: BTreeSet<Ipv4Addr>, prefixes: BTreeSet<Prefix>) {
+        let Slots { addresses, prefixes } = self.held(eni, &Slots { addresses, prefixes });
         let Some(entry) = self.enis.get_mut(eni) else { return };
         entry.holdings.addresses.retain(|address| !addresses.contains(address));
         entry.holdings.prefixes.retain(|prefix| !prefixes.contains(prefix));
