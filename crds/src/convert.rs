@@ -7,7 +7,7 @@ use std::time::Duration;
 use enipool_pool::ec2::Tags;
 use enipool_pool::node::AllocationView;
 use enipool_pool::targets::{Policy, Targets};
-use enipool_pool::{SecurityGroupId, SubnetId, id::IdError, targets};
+use enipool_pool::{SecurityGroupId, SubnetId, Timestamp, id::IdError, targets};
 use k8s_openapi::apimachinery::pkg::util::intstr::IntOrString;
 
 use crate::{Addressing, Allocation, ENIPoolClassSpec, ENIPoolSpec, Operations, TargetFields};
@@ -123,7 +123,14 @@ impl Allocation {
             enis: count(self.enis),
             prefixes: count(self.prefixes),
             subnet: self.subnet_id.as_deref().map(str::parse::<SubnetId>).transpose()?,
+            withheld: count(self.withheld),
         })
+    }
+
+    /// The question of the agent that the operator knew of, [`asked_at`](crate::ENIPoolStatus::asked_at).
+    pub fn answers(&self) -> Option<Timestamp> {
+        let asked = self.answers.as_ref()?.0.as_millisecond();
+        u64::try_from(asked).ok().map(Timestamp)
     }
 
     /// The most addresses that the node may ever hold.
@@ -248,6 +255,16 @@ mod tests {
             assert!(class(IntOrString::String(wrong.into())).is_err(), "{wrong}");
         }
         assert_eq!(ENIPoolClassSpec::default().parsed_headroom(), Ok(Headroom::Addresses(0)));
+    }
+
+    #[test]
+    fn an_answer_is_the_question_again_after_its_way_through_json() {
+        let asked = Timestamp(1_790_000_000_000);
+        let time = k8s_openapi::jiff::Timestamp::from_millisecond(1_790_000_000_000).unwrap();
+        let allocation = Allocation { answers: Some(time.into()), ..Allocation::default() };
+        let sent = serde_json::to_string(&allocation).unwrap();
+        assert_eq!(serde_json::from_str::<Allocation>(&sent).unwrap().answers(), Some(asked));
+        assert!(!sent.contains("withheld"), "only said where there is something to say: {sent}");
     }
 
     #[test]

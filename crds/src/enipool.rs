@@ -171,6 +171,16 @@ pub struct Allocation {
     /// Of these, the pods that have no address yet.
     pub demand: i32,
 
+    /// Of the demand, the addresses that no subnet of the node has left beyond its headroom: these pods wait for the
+    /// subnets, not for a turn.
+    #[serde(default, skip_serializing_if = "is_zero")]
+    pub withheld: i32,
+
+    /// The last `status.askedAt` that this allocation was made with the knowledge of: the agent sees that somebody plans for
+    /// the node, even where no number could be raised.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub answers: Option<Time>,
+
     /// The warm targets in force: of this ENIPool where it names them, of its class otherwise.
     #[serde(default)]
     pub targets: TargetFields,
@@ -178,6 +188,11 @@ pub struct Allocation {
     /// How these numbers came about, in one line for a person to read.
     #[schemars(length(max = 512))]
     pub decision: String,
+}
+
+#[expect(clippy::trivially_copy_pass_by_ref, reason = "serde passes a reference")]
+fn is_zero(value: &i32) -> bool {
+    *value == 0
 }
 
 /// What the node's agent last saw. Counts only: never one entry for each address.
@@ -211,6 +226,11 @@ pub struct ENIPoolStatus {
     /// Pods whose sandbox waits for an address at this moment.
     #[serde(default)]
     pub waiting: i32,
+
+    /// When pods began to wait for nothing but the operator's leave, or the question was last repeated; whole seconds. The
+    /// operator answers with `spec.allocation.answers`; without an answer for some ten seconds the agent plans for itself.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub asked_at: Option<Time>,
 
     /// The most pressing reason of all conditions; `AsPlanned` when nothing holds the pool back.
     #[serde(default)]

@@ -274,6 +274,7 @@ fn figures(snapshot: &Snapshot, plan: &FleetPlan) -> FleetFigures {
 pub fn allocation(planned: &Planned, given: &NodeAllocation, groups: &[SecurityGroupId]) -> Allocation {
     let number = |value: u32| i32::try_from(value).unwrap_or(i32::MAX);
     let spec = planned.pool.as_ref().map(|pool| pool.spec.clone()).unwrap_or_default();
+    let asked = planned.pool.as_ref().and_then(|pool| pool.status.as_ref()?.asked_at.clone());
     let mut decision = given.decision.clone();
     if planned.class.is_none() {
         decision.insert_str(0, "no ENIPoolClass matches the node, built-in defaults serve: ");
@@ -291,6 +292,8 @@ pub fn allocation(planned: &Planned, given: &NodeAllocation, groups: &[SecurityG
         ceiling: number(given.ceiling),
         pods: number(given.pods),
         demand: number(given.demand),
+        withheld: number(given.withheld),
+        answers: asked.or_else(|| spec.allocation.as_ref().and_then(|standing| standing.answers.clone())),
         targets: spec.effective_targets(planned.class.as_ref().map(|class| &class.spec)),
         decision,
     }

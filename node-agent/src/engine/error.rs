@@ -62,7 +62,7 @@ const WAIT: &str = "the runtime's next try will find one";
 
 fn explain(reason: HoldReason) -> &'static str {
     match reason {
-        HoldReason::SubnetExhausted => "the subnet has no free address",
+        HoldReason::SubnetExhausted => "the subnet has no free address (beyond its headroom)",
         HoldReason::NoContiguousPrefix => "the subnet has no free /28 prefix",
         HoldReason::Throttled => "EC2 throttles this account",
         HoldReason::InstanceLimit => "the instance holds as many addresses as its type (or maxENIs) allows",

@@ -96,7 +96,7 @@ impl Intake {
                 Some(event) = classes.next() => class_event(&mut known, event),
                 _ = tick.tick() => {}
             }
-            let starved = waits_for_a_turn(&snapshots.borrow_and_update());
+            let starved = waits_for_the_operator(&snapshots.borrow_and_update());
             let now = (self.clock)();
             known.presence.starved(starved, now);
             known.away = known.presence.away(self.jitter, now);
@@ -112,7 +112,8 @@ impl Intake {
                     let before = known.allocation().cloned();
                     known.pool = Some(pool);
                     if known.allocation().is_some() && known.allocation() != before.as_ref() {
-                        known.presence.allocated();
+                        let answers = known.allocation().and_then(Allocation::answers);
+                        known.presence.allocated(answers, (self.clock)());
                     }
                 }
                 Err(error) => tracing::warn!(%error, "this node's ENIPool cannot be read; the last good one stands"),
@@ -145,6 +146,7 @@ impl Intake {
         let surroundings = Surroundings {
             generation: known.pool.as_ref().and_then(|pool| pool.metadata.generation),
             operator_away: known.away,
+            asked_at: known.presence.asked_at(),
             class_missing: wishes.class_missing,
         };
         self.seen.send_if_modified(|seen| {
@@ -176,8 +178,13 @@ fn class_event(known: &mut Known, event: watcher::Result<Event<DeserializeGuard<
     }
 }
 
-/// Whether pods wait for nothing but the operator's leave.
-fn waits_for_a_turn(snapshot: &PoolSnapshot) -> bool {
+/// Whether pods wait for nothing but the operator's leave: for a turn, or because it keeps the rest of a subnet for others.
+fn waits_for_the_operator(snapshot: &PoolSnapshot) -> bool {
+    let withheld = snapshot.config.allocation.as_ref().is_some_and(|allocation| allocation.withheld > 0);
     !snapshot.waiting.is_empty()
-        && matches!(snapshot.shortage, Some(Shortage::Hold(HoldReason::AwaitingTurn | HoldReason::Ceiling)))
+        && match snapshot.shortage {
+            Some(Shortage::Hold(HoldReason::AwaitingTurn | HoldReason::Ceiling)) => true,
+            Some(Shortage::Hold(HoldReason::SubnetExhausted)) => withheld,
+            _ => false,
+        }
 }

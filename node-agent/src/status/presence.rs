@@ -1,7 +1,9 @@
 //! Whether the operator plans for this node, judged by what the node sees of it. Pure: time comes in.
 //!
 //! The operator's Lease is not read: with thousands of agents that alone would be a load on the API server. What counts is
-//! whether somebody answers this node's demand.
+//! whether somebody answers this node: while pods wait for the operator's leave the agent *asks* (`status.askedAt`), and
+//! the operator answers (`spec.allocation.answers`) even where it has nothing to give. So an operator that keeps a subnet's
+//! headroom is not taken for one that is away.
 
 use std::time::Duration;
 
@@ -9,19 +11,35 @@ use enipool_pool::Timestamp;
 
 /// How long the API server may be out of reach before the agent plans for itself.
 pub const UNREACHABLE_FOR: Duration = Duration::from_secs(20);
-/// How long pods may wait for a turn that does not come before the agent plans for itself.
+/// How long a question may go unanswered before the agent plans for itself.
 pub const STARVED_FOR: Duration = Duration::from_secs(10);
+/// An answered question is asked again after this long, while pods still wait: two writes for a node and half minute.
+pub const ASK_AGAIN: Duration = Duration::from_secs(30);
 
 /// What the agent has seen of the operator.
 #[derive(Debug, Clone, Default)]
 pub struct Presence {
     /// Since when the API server does not answer.
     unreachable_since: Option<Timestamp>,
-    /// Since when pods wait and only the operator's word is missing.
-    starved_since: Option<Timestamp>,
+    question: Option<Question>,
     /// Whether an allocation has ever come.
     allocated: bool,
     given_up: bool,
+}
+
+/// That somebody plan for this node.
+#[derive(Debug, Clone, Copy)]
+struct Question {
+    /// Its name on the API: whole seconds, whatever becomes of fractions on the way.
+    asked_at: Timestamp,
+    /// Since when no sign of life came; `None`: it is answered.
+    open_since: Option<Timestamp>,
+}
+
+impl Question {
+    fn new(now: Timestamp) -> Self {
+        Self { asked_at: Timestamp(now.0 / 1000 * 1000), open_since: Some(now) }
+    }
 }
 
 impl Presence {
@@ -34,20 +52,32 @@ impl Presence {
         }
     }
 
-    /// A new allocation came: somebody plans.
-    pub fn allocated(&mut self) {
+    /// A new allocation came: somebody plans. `answers`: the question of which its writer knew.
+    pub fn allocated(&mut self, answers: Option<Timestamp>, now: Timestamp) {
         self.allocated = true;
         self.given_up = false;
-        self.starved_since = None;
+        if let Some(question) = &mut self.question {
+            // One that was written before the question came up says only that the operator lived until now.
+            question.open_since = (answers != Some(question.asked_at)).then_some(now);
+        }
     }
 
     /// Whether pods wait now for nothing but the operator's leave.
     pub fn starved(&mut self, starved: bool, now: Timestamp) {
-        if starved {
-            self.starved_since.get_or_insert(now);
-        } else {
-            self.starved_since = None;
+        // An operator that comes back finds the question and answers it, though nobody waits any more.
+        if !starved && !self.given_up {
+            self.question = None;
+            return;
         }
+        let stale = |question: &Question| question.open_since.is_none() && now.since(question.asked_at) >= ASK_AGAIN;
+        if self.question.as_ref().is_none_or(stale) {
+            self.question = Some(Question::new(now));
+        }
+    }
+
+    /// The question for the status, while there is one.
+    pub fn asked_at(&self) -> Option<Timestamp> {
+        self.question.map(|question| question.asked_at)
     }
 
     /// Whether the agent plans for itself. `jitter` spreads the nodes: it is added to both limits.
@@ -55,7 +85,7 @@ impl Presence {
         let over =
             |since: Option<Timestamp>, limit: Duration| since.is_some_and(|since| now.since(since) >= limit + jitter);
         // Once given up, only a new allocation brings the operator back: an answer of the API server does not plan.
-        if over(self.starved_since, STARVED_FOR) {
+        if over(self.question.and_then(|question| question.open_since), STARVED_FOR) {
             self.given_up = true;
         }
         !self.allocated || self.given_up || over(self.unreachable_since, UNREACHABLE_FOR)
@@ -72,18 +102,23 @@ mod tests {
 
     const NO_JITTER: Duration = Duration::ZERO;
 
+    fn planned_for() -> Presence {
+        let mut presence = Presence::default();
+        presence.allocated(None, at(0));
+        presence
+    }
+
     #[test]
     fn until_the_first_allocation_the_agent_plans_for_itself() {
         let mut presence = Presence::default();
         assert!(presence.away(NO_JITTER, at(0)));
-        presence.allocated();
+        presence.allocated(None, at(0));
         assert!(!presence.away(NO_JITTER, at(1)));
     }
 
     #[test]
     fn a_short_absence_of_the_api_server_changes_nothing() {
-        let mut presence = Presence::default();
-        presence.allocated();
+        let mut presence = planned_for();
         presence.reachable(false, at(0));
         assert!(!presence.away(NO_JITTER, at(19)));
         assert!(presence.away(NO_JITTER, at(20)));
@@ -93,21 +128,64 @@ mod tests {
 
     #[test]
     fn pods_that_wait_for_a_turn_in_vain_end_the_wait_until_the_operator_speaks_again() {
-        let mut presence = Presence::default();
-        presence.allocated();
+        let mut presence = planned_for();
         presence.starved(true, at(0));
         assert!(!presence.away(NO_JITTER, at(9)));
         assert!(presence.away(NO_JITTER, at(10)));
         presence.starved(false, at(11));
         assert!(presence.away(NO_JITTER, at(12)), "served by our own plan, not by the operator's");
-        presence.allocated();
+        assert_eq!(presence.asked_at(), Some(at(0)), "the question stands for an operator that comes back");
+        presence.allocated(Some(at(0)), at(13));
         assert!(!presence.away(NO_JITTER, at(13)));
+        presence.starved(false, at(14));
+        assert_eq!(presence.asked_at(), None);
+    }
+
+    #[test]
+    fn an_operator_that_answers_is_there_though_it_gives_nothing() {
+        let mut presence = planned_for();
+        for now in 0..600 {
+            presence.starved(true, at(now));
+            if now % 30 == 3 {
+                presence.allocated(presence.asked_at(), at(now));
+            }
+            assert!(!presence.away(NO_JITTER, at(now)), "at {now} s");
+        }
+    }
+
+    #[test]
+    fn an_operator_that_dies_while_pods_wait_is_missed_at_the_next_question() {
+        let mut presence = planned_for();
+        presence.starved(true, at(0));
+        presence.allocated(Some(at(0)), at(1));
+        let missed = (2..100).find(|&now| {
+            presence.starved(true, at(now));
+            presence.away(NO_JITTER, at(now))
+        });
+        assert_eq!(missed, Some(40));
+    }
+
+    #[test]
+    fn an_allocation_from_before_the_question_gives_the_operator_its_time_anew() {
+        let mut presence = planned_for();
+        presence.starved(true, at(0));
+        presence.allocated(None, at(5));
+        assert!(!presence.away(NO_JITTER, at(14)));
+        assert!(presence.away(NO_JITTER, at(15)));
+    }
+
+    #[test]
+    fn a_question_has_whole_seconds_and_is_known_again() {
+        let mut presence = planned_for();
+        presence.starved(true, Timestamp(1_999));
+        assert_eq!(presence.asked_at(), Some(at(1)));
+        presence.allocated(presence.asked_at(), at(2));
+        assert!(!presence.away(NO_JITTER, at(29)));
     }
 
     #[test]
     fn jitter_keeps_nodes_from_giving_up_together() {
-        let mut presence = Presence::default();
-        presence.allocated();
+        let mut presence = planned_for();
         presence.starved(true, at(0));
         assert!(!presence.away(Duration::from_secs(5), at(14)));
         assert!(presence.away(Duration::from_secs(5), at(15)));

@@ -22,6 +22,8 @@ pub struct Surroundings {
     pub generation: Option<i64>,
     /// The agent plans for itself, because nobody answers its demand.
     pub operator_away: bool,
+    /// The question to the operator that stands.
+    pub asked_at: Option<Timestamp>,
     /// The ENIPool names a class that does not exist, or none matches.
     pub class_missing: bool,
 }
@@ -67,6 +69,7 @@ pub fn status(snapshot: &PoolSnapshot, surroundings: Surroundings, previous: &EN
             time: time(error.at),
         }),
         observed_generation: surroundings.generation,
+        asked_at: surroundings.asked_at.map(time),
         conditions: previous.conditions.clone(),
         reason: String::new(),
     };
@@ -289,6 +292,13 @@ mod tests {
         let mut later = snapshot();
         later.at = enipool_pool::Timestamp(NOW.0 + 60_000);
         assert_eq!(status(&later, Surroundings::default(), &first).conditions, first.conditions);
+    }
+
+    #[test]
+    fn the_question_to_the_operator_stands_in_the_status() {
+        let asked = Surroundings { asked_at: Some(NOW), ..Surroundings::default() };
+        assert_eq!(status(&snapshot(), asked, &ENIPoolStatus::default()).asked_at, Some(time(NOW)));
+        assert_eq!(report(&snapshot()).asked_at, None);
     }
 
     #[test]

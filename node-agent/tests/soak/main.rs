@@ -83,8 +83,7 @@ fn config(dice: &mut Dice) -> EffectiveConfig {
     let allocation = (dice.below(4) == 0).then(|| AllocationView {
         addresses: dice.below(30),
         enis: 1 + dice.below(3),
-        prefixes: 0,
-        subnet: None,
+        ..AllocationView::default()
     });
     let ceiling = (dice.below(4) == 0).then(|| 4 + dice.below(30));
     let demand = allocation.as_ref().map(|_| dice.below(20));

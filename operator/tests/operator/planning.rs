@@ -12,6 +12,7 @@ use enipool_operator::world::{KINDS, Node, World};
 use enipool_pool::budget::Budget;
 use enipool_pool::{InstanceType, Timestamp, Zone};
 use hyper::Method;
+use k8s_openapi::apimachinery::pkg::apis::meta::v1::Time;
 use prometheus_client::registry::Registry;
 use tokio_util::sync::CancellationToken;
 
@@ -120,6 +121,22 @@ async fn an_edited_target_is_answered_within_a_second() {
     let allocation = &calls[1].body["spec"]["allocation"];
     assert_eq!((&allocation["addresses"], &allocation["enis"]), (&18.into(), &2.into()));
     assert_eq!(allocation["targets"]["warmENITarget"], 2);
+}
+
+#[tokio::test]
+async fn an_agent_that_asks_is_answered_at_once_though_nothing_can_be_raised() {
+    let site = plan_for(world(&["n1"])).await;
+    let before = site.api.wait_for(1).await[0].body["spec"]["allocation"].clone();
+    assert_eq!(before["answers"], serde_json::Value::Null);
+    let asked = Time("2026-01-02T03:04:05Z".parse().unwrap());
+    edit(&site.world, "n1", |pool| pool.status.get_or_insert_default().asked_at = Some(asked)).await;
+    let calls = site.api.wait_for(2).await;
+    let after = &calls[1].body["spec"]["allocation"];
+    assert_eq!((&after["answers"], &after["addresses"]), (&"2026-01-02T03:04:05Z".into(), &before["addresses"]));
+
+    edit(&site.world, "n1", |pool| pool.status.get_or_insert_default().asked_at = None).await;
+    tokio::time::sleep(QUIET).await;
+    assert_eq!(site.api.calls().len(), 2, "that nobody asks any more needs no answer: {:#?}", site.api.calls());
 }
 
 #[tokio::test]

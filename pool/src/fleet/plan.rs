@@ -372,6 +372,7 @@ impl Draft<'_> {
             ceiling: limit.min(self.need.most).max(addresses),
             pods,
             demand: pods.max(self.node.addresses.assigned + self.node.waiting) - self.node.addresses.assigned,
+            withheld: self.withheld.saturating_sub(self.wish.addresses.saturating_sub(self.need.demand)),
             decision,
         }
     }

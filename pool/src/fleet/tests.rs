@@ -114,6 +114,29 @@ fn the_same_snapshot_gives_the_same_allocations_and_spends_nothing_twice() {
 }
 
 #[test]
+fn a_node_learns_how_many_of_its_pods_no_subnet_can_serve() {
+    let nodes = [node("short", warm(0), 12), node("warm only", warm(9), 0)];
+    let withheld = |available| {
+        let plan = plan_once(&nodes, &stock(available, 100));
+        plan.allocations.iter().map(|a| a.withheld).collect::<Vec<_>>()
+    };
+    // Twelve pods and the primary address of a second interface; warm addresses that are missing keep no pod waiting.
+    assert_eq!(withheld(113), [0, 0]);
+    assert_eq!(withheld(110), [3, 0]);
+    assert_eq!(withheld(90), [12, 0]);
+}
+
+#[test]
+fn a_node_that_waits_for_its_turn_only_is_withheld_nothing() {
+    let mut budget = Budget::published(80, at(0));
+    while budget.take(Action::CreateNetworkInterface, 1, at(0)).is_ok() {}
+    let nodes = [node("a", warm(0), 12)];
+    let plan = plan(&nodes, &stock(1000, 0), &mut FleetMemory::default(), &mut budget, at(0));
+    let allocation = &plan.allocations[0];
+    assert_eq!((allocation.addresses, allocation.withheld), (9, 0), "{}", allocation.decision);
+}
+
+#[test]
 fn demand_comes_before_minimums_and_minimums_before_warm_addresses() {
     let minimum = targets(Targets { warm_ips: Some(0), minimum_ips: Some(6), ..Targets::default() });
     let nodes = [node("warm", warm(9), 0), node("minimum", minimum, 0), node("demand", warm(0), 5)];

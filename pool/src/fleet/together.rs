@@ -105,6 +105,7 @@ impl Fleet {
                 enis: allocation.enis,
                 prefixes: allocation.prefixes,
                 subnet: allocation.subnet.clone(),
+                withheld: allocation.withheld,
             });
             *given = Some(Given {
                 addresses: allocation.addresses,

@@ -92,6 +92,8 @@ pub struct NodeAllocation {
     pub pods: u32,
     /// Pods beyond the addresses assigned.
     pub demand: u32,
+    /// Addresses that pods need now and the subnet cannot give without going below its headroom.
+    pub withheld: u32,
     /// How this came about, in one line for people.
     pub decision: String,
 }

@@ -96,9 +96,15 @@ fn allotted(mut need: Need, allocation: &AllocationView, snapshot: &Snapshot, pi
     let addresses = allocation.addresses.min(ceiling);
     let short = need.demand.saturating_sub(addresses);
     if need.refused.is_none() && short > 0 {
-        // Where nothing may be asked of EC2, no turn would help.
-        let paused = snapshot.policy.operations == Operations::NoCloud;
-        need.refused = Some((if paused { HoldReason::Paused } else { HoldReason::AwaitingTurn }, short));
+        let reason = if snapshot.policy.operations == Operations::NoCloud {
+            // Where nothing may be asked of EC2, no turn would help.
+            HoldReason::Paused
+        } else if allocation.withheld > 0 {
+            HoldReason::SubnetExhausted
+        } else {
+            HoldReason::AwaitingTurn
+        };
+        need.refused = Some((reason, short));
     }
     need.addresses = addresses;
     need.prefixes = match picture.addressing {
@@ -110,6 +116,9 @@ fn allotted(mut need: Need, allocation: &AllocationView, snapshot: &Snapshot, pi
     need.decision = format!("{addresses} by the operator");
     if short > 0 {
         let _ = write!(need.decision, ", {short} short of the demand");
+        if allocation.withheld > 0 {
+            need.decision.push_str(" for want of addresses in the subnet beyond its headroom");
+        }
     }
     need
 }

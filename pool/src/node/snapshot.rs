@@ -45,7 +45,7 @@ pub struct Usage {
 }
 
 /// The operator's allocation, as far as the node planner follows it. Raising it is the leave to act ("turn").
-#[derive(Debug, Clone, PartialEq, Eq)]
+#[derive(Debug, Clone, Default, PartialEq, Eq)]
 pub struct AllocationView {
     /// Addresses to hold in all, those of prefixes included, primaries excluded.
     pub addresses: u32,
@@ -55,6 +55,8 @@ pub struct AllocationView {
     pub prefixes: u32,
     /// Where the next ENI goes.
     pub subnet: Option<SubnetId>,
+    /// Addresses that pods need beyond `addresses` because no subnet has them to spare: a turn would not bring them.
+    pub withheld: u32,
 }
 
 /// Addresses by state. Their sum is what EC2 has assigned (and not taken back).

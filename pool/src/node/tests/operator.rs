@@ -10,7 +10,7 @@ use crate::targets::{Operations, Targets};
 const SECOND: Duration = Duration::from_secs(1);
 
 fn allotted(addresses: u32, enis: u32) -> AllocationView {
-    AllocationView { addresses, enis, prefixes: 0, subnet: None }
+    AllocationView { addresses, enis, ..AllocationView::default() }
 }
 
 #[test]
@@ -41,6 +41,18 @@ fn pods_of_a_paused_node_wait_for_the_pause_to_end_and_not_for_a_turn() {
     toy.settle();
     assert!(toy.last.holds.iter().all(|hold| hold.reason == HoldReason::Paused), "{:?}", toy.last.holds);
     assert_eq!(hold(&toy.last, HoldReason::Paused).addresses, 3);
+}
+
+#[test]
+fn pods_that_no_subnet_can_serve_wait_for_the_subnet_and_not_for_a_turn() {
+    let mut toy = Toy::new("m5.large", policy(Targets::default()));
+    toy.allocation = Some(AllocationView { withheld: 3, ..allotted(9, 1) });
+    toy.pods(12);
+    toy.settle();
+    let waits = hold(&toy.last, HoldReason::SubnetExhausted);
+    assert_eq!((waits.purpose, waits.addresses), (Purpose::Demand, 3));
+    assert!(toy.last.decision.contains("headroom"), "{}", toy.last.decision);
+    assert_eq!(toy.per_eni(), [9], "what the subnet keeps for others is not taken");
 }
 
 #[test]

@@ -100,6 +100,7 @@ fn apply(toy: &mut Toy, event: &Event) {
                 enis,
                 prefixes: addresses / 16,
                 subnet: None,
+                withheld: 0,
             });
         }
     }
