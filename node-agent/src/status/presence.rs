@@ -13,8 +13,8 @@ use enipool_pool::Timestamp;
 pub const UNREACHABLE_FOR: Duration = Duration::from_secs(20);
 /// How long a question may go unanswered before the agent plans for itself.
 pub const STARVED_FOR: Duration = Duration::from_secs(10);
-/// An answered question is asked again after this long, while pods still wait: two writes for a node and half minute.
-pub const ASK_AGAIN: Duration = Duration::from_secs(30);
+/// An answered question is asked again after this long, while pods still wait: two small writes for each such node.
+pub const ASK_AGAIN: Duration = Duration::from_secs(20);
 
 /// What the agent has seen of the operator.
 #[derive(Debug, Clone, Default)]
@@ -146,7 +146,7 @@ mod tests {
         let mut presence = planned_for();
         for now in 0..600 {
             presence.starved(true, at(now));
-            if now % 30 == 3 {
+            if now % 20 == 3 {
                 presence.allocated(presence.asked_at(), at(now));
             }
             assert!(!presence.away(NO_JITTER, at(now)), "at {now} s");
@@ -162,7 +162,7 @@ mod tests {
             presence.starved(true, at(now));
             presence.away(NO_JITTER, at(now))
         });
-        assert_eq!(missed, Some(40));
+        assert_eq!(missed, Some(30));
     }
 
     #[test]
@@ -180,7 +180,7 @@ mod tests {
         presence.starved(true, Timestamp(1_999));
         assert_eq!(presence.asked_at(), Some(at(1)));
         presence.allocated(presence.asked_at(), at(2));
-        assert!(!presence.away(NO_JITTER, at(29)));
+        assert!(!presence.away(NO_JITTER, at(20)));
     }
 
     #[test]

@@ -63,7 +63,8 @@ async fn waits_and_says_why(stage: &Stage) -> Result<()> {
     Ok(())
 }
 
-fn one_too_many(cluster: &Cluster) -> Result<Web> {
+/// A deployment of one pod more than the guest has addresses.
+pub(super) fn one_too_many(cluster: &Cluster) -> Result<Web> {
     let addresses: usize = product::enis(cluster, GUEST)?.iter().map(|eni| eni.secondaries.len()).sum();
     Ok(Web::new("alone", u32::try_from(addresses)? + 1).on(GUEST))
 }

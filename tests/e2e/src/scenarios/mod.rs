@@ -7,6 +7,7 @@ mod cleanup;
 mod doctor;
 mod drift;
 mod footprint;
+mod headroom;
 mod inside;
 mod install;
 mod life;
@@ -42,7 +43,7 @@ pub struct Scenario {
 }
 
 /// All of them. The first two set the stage.
-pub const ALL: [Scenario; 23] = [
+pub const ALL: [Scenario; 24] = [
     Scenario { name: "nodes_get_ready_when_the_chart_is_installed", run: install::nodes_get_ready },
     Scenario { name: "pods_of_a_deployment_live_on_addresses_of_several_enis", run: install::pods_on_several_enis },
     Scenario {
@@ -66,6 +67,10 @@ pub const ALL: [Scenario; 23] = [
     Scenario { name: "the_doctor_finds_what_ec2_took_away_and_what_helps", run: doctor::finds_what_ec2_took },
     Scenario { name: "a_node_goes_over_to_prefixes_and_back_while_its_pods_talk", run: prefixes::over_and_back },
     Scenario { name: "a_node_without_a_free_prefix_serves_single_addresses", run: prefixes::without_a_prefix },
+    Scenario {
+        name: "what_a_subnet_keeps_for_others_is_not_taken_however_long_pods_wait",
+        run: headroom::kept_for_others,
+    },
     Scenario { name: "a_node_without_the_operator_serves_pods_and_grows_by_itself", run: autonomy::operator_away },
     Scenario { name: "nodes_without_an_api_server_serve_pods_and_grow", run: autonomy::api_server_away },
     Scenario { name: "cleanup_leaves_a_node_as_it_was_found", run: cleanup::node_as_found },
