@@ -3,12 +3,12 @@
 #
 # usage: run.sh [PYTEST-ARGUMENTS...]
 #
-# Builds ec2-sim (or takes EC2_SIM_BIN), makes a Python environment in ${ENIPOOL_CACHE:-~/.cache/enipool} once, starts
+# Builds ec2-sim (or takes EC2_SIM_BIN), makes a Python environment in the cache folder once, starts
 # both servers on free ports, runs pytest, stops them again.
 set -euo pipefail
 here=$(cd "$(dirname "${BASH_SOURCE[0]}")" && pwd)
 root=$(cd "$here/../../.." && pwd)
-cache=${ENIPOOL_CACHE:-$HOME/.cache/enipool}
+cache=${ENIPOOL_CACHE:-${XDG_CACHE_HOME:-$HOME/.cache}/enipool}
 
 if [ -z "${EC2_SIM_BIN:-}" ]; then
     echo "wire tests: building ec2-sim"

@@ -51,6 +51,10 @@ look() {
     need cluster nsenter util-linux
     need cluster mount mount
     need cluster curl curl
+    # busybox's ping knows no `-M do`.
+    need cluster ping iputils-ping
+    need cluster pgrep procps
+    need cluster sysctl procps
     # The dynamic busybox would not run in an image that holds nothing else.
     { command -v busybox >/dev/null && ! ldd "$(command -v busybox)" >/dev/null 2>&1; } || packages[cluster]+=' busybox-static'
   else
