@@ -18,9 +18,9 @@ module_version() { awk -v m="$2" '$1 == m || $2 == m { for (i = 1; i <= NF; i++)
 # progress NAME TOTAL LOG: counts the packages that `go build -v` names, in place on a terminal, else now and then a line
 progress() {
   local name=$1 total=$2 log=$3 count=0 line
-  : >"$log"
   while IFS= read -r line; do
     printf '%s\n' "$line" >>"$log"
+    [[ $line != 'go: downloading '* ]] || continue
     count=$((count + 1))
     if [ -t 2 ]; then
       printf '\r\033[K  %s: %d of at most %d packages' "$name" "$count" "$total" >&2
@@ -29,6 +29,24 @@ progress() {
     fi
   done
   if [ -t 2 ]; then printf '\r\033[K' >&2; fi
+}
+
+# fetch NAME LOG: counts the modules that go downloads, in place on a terminal
+fetch() {
+  local name=$1 log=$2 count=0 line
+  while IFS= read -r line; do
+    printf '%s\n' "$line" >>"$log"
+    [[ $line == 'go: downloading '* ]] || continue
+    count=$((count + 1))
+    if [ -t 2 ]; then printf '\r\033[K  %s: fetching module %d' "$name" "$count" >&2; fi
+  done
+  if [ -t 2 ]; then printf '\r\033[K' >&2; elif [ "$count" -gt 0 ]; then say "$name: fetched $count modules"; fi
+}
+
+failed() {
+  echo "$1 failed; the end of $2:" >&2
+  tail -25 "$2" >&2
+  exit 1
 }
 
 # build GROUP VERSION NAME PACKAGE [go build flags...]: from the pinned module in $here/GROUP
@@ -41,12 +59,14 @@ build() {
     mkdir -p "$(dirname "$out")"
     # Into a name of our own, then renamed: a killed build leaves nothing that looks finished, two at once do no harm.
     local log=$cache/build-logs/$name.log total
-    total=$(cd "$here/$group" && go list -deps "$package" | wc -l)
+    : >"$log"
+    # What is listed goes to standard output, what is fetched to the log.
+    if ! total=$( { (cd "$here/$group" && go list -deps "$package") 2>&1 >&3 3>&- | fetch "$name" "$log" 3>&-; } 3>&1 | wc -l); then
+      failed "fetching the modules of $name" "$log"
+    fi
     if ! (cd "$here/$group" && go build -v -trimpath -o "$out.$$" "$@" "$package") 2>&1 | progress "$name" "$total" "$log"; then
       rm -f "$out.$$"
-      echo "building $name failed; the end of $log:" >&2
-      tail -25 "$log" >&2
-      exit 1
+      failed "building $name" "$log"
     fi
     mv -f "$out.$$" "$out"
     say "built $name in $((SECONDS - start)) s"
