@@ -1,12 +1,12 @@
 //! The cgroups of a run's nodes: `/enipool-RUN/NODE` in every hierarchy that the machine mounts, version 1 or 2.
 
 use std::{
-    fs,
+    fs, io,
     path::{Path, PathBuf},
     time::Duration,
 };
 
-use anyhow::{Context, Result};
+use anyhow::{Context, Result, anyhow};
 
 const MOUNT: &str = "/sys/fs/cgroup";
 
@@ -82,15 +82,48 @@ fn inherit_cpuset(dir: &Path) -> Result<()> {
     Ok(())
 }
 
+/// What kubelet and containerd ask of the cgroups of pods. Others (`rdma`, `misc`, …) are nobody's business here, and some
+/// can only be handed down by whoever has set them up.
+const NEEDED: [&str; 6] = ["cpu", "cpuset", "memory", "pids", "hugetlb", "io"];
+
 /// Version 2: children have a controller when the parent hands it down.
 fn delegate_controllers(dir: &Path) -> Result<()> {
-    let Ok(controllers) = fs::read_to_string(dir.join("cgroup.controllers")) else { return Ok(()) };
-    for controller in controllers.split_whitespace() {
-        let file = dir.join("cgroup.subtree_control");
-        fs::write(&file, format!("+{controller}"))
-            .with_context(|| format!("writing +{controller} to {}", file.display()))?;
+    let Ok(available) = fs::read_to_string(dir.join("cgroup.controllers")) else { return Ok(()) };
+    let file = dir.join("cgroup.subtree_control");
+    let enabled = fs::read_to_string(&file).with_context(|| format!("reading {}", file.display()))?;
+    for controller in to_enable(&available, &enabled) {
+        fs::write(&file, format!("+{controller}")).map_err(|error| anyhow!(refusal(controller, &file, &error)))?;
     }
     Ok(())
+}
+
+/// Those of the available controllers that are needed and not handed down yet, one by one: the kernel takes all or none of
+/// what is written at once.
+fn to_enable<'a>(available: &'a str, enabled: &str) -> Vec<&'a str> {
+    let missing = |name: &&str| NEEDED.contains(name) && !enabled.split_whitespace().any(|have| have == *name);
+    available.split_whitespace().filter(missing).collect()
+}
+
+/// Why the kernel may have refused, which it says with a number only.
+fn refusal(controller: &str, file: &Path, error: &io::Error) -> String {
+    let why = match error.raw_os_error().map(nix::errno::Errno::from_raw) {
+        Some(nix::errno::Errno::EBUSY) => {
+            "processes are in that very cgroup, and version 2 has them in leaves only: this happens in a container whose \
+             own processes are in its root cgroup; move them to one below it"
+        }
+        Some(nix::errno::Errno::ENOENT) => "the cgroup above does not hand it down",
+        Some(nix::errno::Errno::EROFS | nix::errno::Errno::EACCES | nix::errno::Errno::EPERM) => {
+            "cgroups may not be changed here: this happens in a container without --privileged and --cgroupns=private"
+        }
+        Some(nix::errno::Errno::EINVAL | nix::errno::Errno::EOPNOTSUPP) => {
+            "the cgroup is a threaded one, or the controller is in use by version 1 or by real-time processes"
+        }
+        _ => "see cgroups(7)",
+    };
+    format!(
+        "nodes need the cgroup controller {controller}, and writing it to {} failed ({error}): {why}",
+        file.display()
+    )
 }
 
 /// Removes a tree of cgroups, leaves first; false when something is still in use.
@@ -103,4 +136,33 @@ fn remove_tree(dir: &Path) -> bool {
         }
     }
     gone && fs::remove_dir(dir).is_ok()
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn controllers_that_kubelet_needs_are_enabled_where_they_are_there_and_no_others() {
+        let of_a_fresh_debian = "cpuset cpu io memory hugetlb pids rdma misc dmem\n";
+        assert_eq!(to_enable(of_a_fresh_debian, ""), ["cpuset", "cpu", "io", "memory", "hugetlb", "pids"]);
+        assert_eq!(to_enable("cpu memory pids\n", "\n"), ["cpu", "memory", "pids"]);
+    }
+
+    #[test]
+    fn what_is_enabled_already_is_not_asked_for_again() {
+        // As systemd leaves the root of a Debian.
+        assert_eq!(to_enable("cpuset cpu io memory hugetlb pids\n", "cpu memory pids\n"), ["cpuset", "io", "hugetlb"]);
+        assert_eq!(to_enable("cpuset cpu\n", "cpuset cpu\n"), [""; 0]);
+    }
+
+    #[test]
+    fn a_controller_that_cannot_be_enabled_is_named_with_the_cause() {
+        let refused = |errno| refusal("memory", Path::new("/sys/fs/cgroup/x"), &io::Error::from_raw_os_error(errno));
+        let busy = refused(nix::libc::EBUSY);
+        assert!(busy.contains("controller memory") && busy.contains("/sys/fs/cgroup/x"), "{busy}");
+        assert!(busy.contains("processes are in that very cgroup") && busy.contains("container"), "{busy}");
+        assert!(refused(nix::libc::EROFS).contains("--privileged"));
+        assert!(refused(nix::libc::ENOENT).contains("the cgroup above does not hand it down"));
+    }
 }
