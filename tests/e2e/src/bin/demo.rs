@@ -45,8 +45,10 @@ enum Action {
 async fn main() -> ExitCode {
     tracing_subscriber::fmt().with_writer(std::io::stderr).with_max_level(tracing::Level::WARN).init();
     let result = match Arguments::parse().command {
-        Action::Up { once } if once || !stdout().is_terminal() => tell(&Narrator::default(), After::TearDown).await,
-        Action::Up { .. } => watch_keeper().await,
+        Action::Up { once } => match After::of(once, stdout().is_terminal()) {
+            After::TearDown => tell(&Narrator::default(), After::TearDown).await,
+            After::Keep => watch_keeper().await,
+        },
         Action::Keep => tell(&Narrator::live(), After::Keep).await,
         Action::Down => down().await,
     };
@@ -64,6 +66,13 @@ async fn main() -> ExitCode {
 enum After {
     TearDown,
     Keep,
+}
+
+impl After {
+    /// A cluster stays for a person only, and only for one that wants it.
+    fn of(once: bool, terminal: bool) -> Self {
+        if once || !terminal { Self::TearDown } else { Self::Keep }
+    }
 }
 
 /// Brings the cluster up and tells the story; a signal at any time tears all down.
@@ -200,4 +209,17 @@ async fn end(keeper: u32, dir: &Path) -> Result<()> {
 fn terminate(process: u32) -> Result<()> {
     let pid = nix::unistd::Pid::from_raw(i32::try_from(process).context("a process id")?);
     Ok(nix::sys::signal::kill(pid, nix::sys::signal::Signal::SIGTERM)?)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_cluster_stays_only_on_a_terminal_and_not_when_it_is_for_once() {
+        assert_eq!(After::of(false, true), After::Keep);
+        for (once, terminal) in [(true, true), (false, false), (true, false)] {
+            assert_eq!(After::of(once, terminal), After::TearDown, "once: {once}, terminal: {terminal}");
+        }
+    }
 }

@@ -1,5 +1,6 @@
 //! A cluster held by a process of its own, as a person holds one: started, listened to, signalled.
 
+use std::collections::BTreeSet;
 use std::path::{Path, PathBuf};
 use std::process::{ExitStatus, Stdio};
 use std::sync::{Arc, Mutex, PoisonError, RwLock, RwLockReadGuard, RwLockWriteGuard};
@@ -9,8 +10,8 @@ use enipool_e2e::cluster::{Programs, run_command, until};
 use nix::sys::signal::{Signal, kill};
 use nix::unistd::Pid;
 use tempfile::TempDir;
-use tokio::io::{AsyncBufReadExt as _, AsyncRead, BufReader};
-use tokio::process::{Child, Command};
+use tokio::io::{AsyncBufReadExt as _, AsyncRead, AsyncWriteExt as _, BufReader};
+use tokio::process::{Child, ChildStdin, Command};
 use tokio::task::JoinHandle;
 
 use crate::traces::descendants;
@@ -73,33 +74,64 @@ impl Place {
     /// The same, with these flags only.
     pub(crate) async fn start_cluster_as(&self, flags: &[&str]) -> Keeper {
         let mut command = self.command(env!("CARGO_BIN_EXE_cluster"));
-        command.arg("up").args(flags).stdout(Stdio::piped()).stderr(Stdio::piped()).kill_on_drop(true);
+        command.arg("up").args(flags);
+        self.start(command).await
+    }
+
+    /// Starts the demo with a pipe for its output, as where nobody is at a terminal.
+    pub(crate) async fn start_demo_into_a_pipe(&self) -> Keeper {
+        let mut command = self.command(env!("CARGO_BIN_EXE_demo"));
+        command.arg("up");
+        self.start(command).await
+    }
+
+    /// Starts the demo at a terminal whose keys can be pressed.
+    pub(crate) async fn start_demo_on_a_terminal(&self) -> Keeper {
+        let mut command = self.demo_at_terminal();
+        command.stdin(Stdio::piped());
+        self.start(command).await
+    }
+
+    async fn start(&self, mut command: Command) -> Keeper {
+        command.stdout(Stdio::piped()).stderr(Stdio::piped()).kill_on_drop(true);
         let mut process = command.spawn().unwrap();
         let words = Arc::<Mutex<String>>::default();
         let listeners = vec![
             listen(process.stdout.take().unwrap(), Arc::clone(&words)),
             listen(process.stderr.take().unwrap(), Arc::clone(&words)),
         ];
-        let pid = Pid::from_raw(process.id().unwrap().cast_signed());
-        let dir = until("the start of a run", LIMIT, async || Ok(self.run_kept_by(pid))).await.unwrap();
-        Keeper { process, pid, dir, words, listeners, kubectl: self.programs.join("kubectl") }
+        let keys = process.stdin.take();
+        let started = Pid::from_raw(process.id().unwrap().cast_signed());
+        let run = until("the start of a run", LIMIT, async || Ok(self.run_kept_by(started)));
+        let (pid, dir) = run.await.unwrap_or_else(|error| panic!("{error}. It said:\n{}", words.lock().unwrap()));
+        Keeper { process, keys, pid, dir, words, listeners, kubectl: self.programs.join("kubectl") }
     }
 
-    fn run_kept_by(&self, pid: Pid) -> Option<PathBuf> {
+    /// The run that this process keeps, or one that it has started.
+    fn run_kept_by(&self, started: Pid) -> Option<(Pid, PathBuf)> {
+        let ours: BTreeSet<Pid> =
+            descendants(started).iter().map(|process| process.pid).chain(std::iter::once(started)).collect();
         let runs = std::fs::read_dir(self.state.path().join("enipool/runs")).ok()?;
-        runs.flatten().map(|run| run.path()).find(|dir| {
-            let record = std::fs::read(dir.join("run.json")).unwrap_or_default();
+        runs.flatten().find_map(|run| {
+            let record = std::fs::read(run.path().join("run.json")).unwrap_or_default();
             // It may be half written yet.
             let record: serde_json::Value = serde_json::from_slice(&record).unwrap_or_default();
-            record["keeper"] == pid.as_raw()
+            let keeper = Pid::from_raw(record["keeper"].as_i64()?.try_into().ok()?);
+            ours.contains(&keeper).then(|| (keeper, run.path()))
         })
+    }
+
+    fn demo_at_terminal(&self) -> Command {
+        let mut command = self.command("script");
+        let demo = format!("'{}' up", env!("CARGO_BIN_EXE_demo"));
+        command.args(["--quiet", "--return", "--command", &demo, "/dev/null"]);
+        command
     }
 
     /// What a person at a terminal sees of `make demo`, until the prompt is back. The terminal ends then.
     pub(crate) async fn demo_on_a_terminal(&self) -> String {
-        let mut command = self.command("script");
-        let demo = format!("'{}' up", env!("CARGO_BIN_EXE_demo"));
-        command.args(["--quiet", "--return", "--command", &demo, "/dev/null"]).kill_on_drop(true);
+        let mut command = self.demo_at_terminal();
+        command.kill_on_drop(true);
         let output = tokio::time::timeout(LIMIT, command.output()).await.expect("the demo does not end").unwrap();
         let shown = String::from_utf8_lossy(&output.stdout).replace('\r', "");
         assert!(output.status.success(), "{}: {shown}", output.status);
@@ -150,7 +182,9 @@ impl Drop for Place {
 
 /// A process that holds a cluster. Killed when dropped.
 pub(crate) struct Keeper {
+    /// What was started: the keeper, or what has started it.
     process: Child,
+    keys: Option<ChildStdin>,
     pid: Pid,
     dir: PathBuf,
     words: Arc<Mutex<String>>,
@@ -204,6 +238,13 @@ impl Keeper {
 
     pub(crate) fn signal(&self, signal: Signal) {
         kill(self.pid, signal).unwrap();
+    }
+
+    /// Presses the keys at its terminal that make this byte.
+    pub(crate) async fn press(&mut self, key: u8) {
+        let terminal = self.keys.as_mut().expect("it is at no terminal");
+        terminal.write_all(&[key]).await.unwrap();
+        terminal.flush().await.unwrap();
     }
 
     /// Waits for its end, and for its last word.

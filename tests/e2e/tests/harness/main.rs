@@ -4,14 +4,11 @@
 
 #![allow(clippy::unwrap_used, clippy::expect_used, clippy::panic, reason = "all of this file is tests")]
 
+mod demo;
 mod keeper;
 mod traces;
 
-use std::path::Path;
-use std::time::{Duration, Instant};
-
 use nix::sys::signal::Signal;
-use nix::unistd::Pid;
 
 use crate::keeper::{Keeper, Place};
 use crate::traces::Traces;
@@ -114,41 +111,4 @@ async fn a_cluster_whose_kubelet_dies_shows_pods_events_and_the_logs_that_matter
         "out of luck",
         "all logs:",
     ]);
-}
-
-/// With everything built and cached.
-const DEMO: Duration = Duration::from_secs(120);
-
-#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
-#[ignore = "starts clusters: make test-harness"]
-async fn the_demo_leaves_its_cluster_to_who_watched_it_on_a_terminal_until_demo_down() {
-    let place = Place::alone();
-    let begun = Instant::now();
-    let shown = place.demo_on_a_terminal().await;
-    let took = begun.elapsed();
-    println!("the demo took {:.0} s", took.as_secs_f64());
-    assert!(took < DEMO, "the demo took {took:?}: {shown}");
-
-    let lines: Vec<&str> = shown.lines().map(str::trim).collect();
-    let export = lines.iter().find(|line| line.starts_with("export KUBECONFIG=")).expect("no export line");
-    let commands: Vec<&&str> = lines.iter().skip_while(|line| **line != "Worth trying:").skip(1).take(3).collect();
-    assert!(commands.len() == 3 && commands.iter().all(|line| line.starts_with("kubectl ")), "{commands:?}");
-    assert!(lines.contains(&"make demo-down"), "how to end it: {shown}");
-
-    // What was shown is typed in.
-    let ready = format!("{export}; kubectl wait --for=condition=Ready --timeout=10s node --all");
-    assert_eq!(place.shell(&ready).await.lines().count(), 2, "two nodes are ready");
-    let seen = place.shell(&format!("{export}; {}", commands[0])).await;
-    assert!(seen.contains("node-a") && seen.contains("node-b"), "{}: {seen}", commands[0]);
-
-    let kubeconfig = export.split(['=', ' ']).nth(2).unwrap();
-    let dir = Path::new(kubeconfig).parent().unwrap();
-    let record: serde_json::Value = serde_json::from_slice(&std::fs::read(dir.join("run.json")).unwrap()).unwrap();
-    let keeper = Pid::from_raw(record["keeper"].as_i64().unwrap().try_into().unwrap());
-    let traces = Traces::of_run(dir, keeper);
-    assert!(traces.left().len() > 20, "the traces of a living demo are found: {:#?}", traces.left());
-    let run = dir.file_name().unwrap().to_str().unwrap();
-    assert_eq!(place.demo_down().await, format!("ending demo {run}\n"));
-    traces.expect_gone().await;
-    assert_eq!(place.demo_down().await, "no demo is up\n");
 }
