@@ -9,12 +9,9 @@ use clap::Parser;
 use enipool_e2e::{
     cluster::{Cluster, Interrupt, Narrator, run},
     images::Binaries,
-    scenarios::{ALL, Scenario, Stage},
+    scenarios::{STAGE, Scenario, Stage, chosen},
     story,
 };
-
-/// Scenarios that the others stand on.
-const STAGE: usize = 2;
 
 /// End-to-end scenarios on a real cluster, which is started for them and ended after them (root).
 #[derive(Debug, Parser)]
@@ -28,13 +25,13 @@ struct Arguments {
 async fn main() -> ExitCode {
     tracing_subscriber::fmt().with_writer(std::io::stderr).with_max_level(tracing::Level::WARN).init();
     let Arguments { wanted } = Arguments::parse();
-    let chosen: Vec<(usize, Scenario)> = ALL
-        .into_iter()
-        .enumerate()
-        .filter(|(index, scenario)| {
-            *index < STAGE || wanted.is_empty() || wanted.iter().any(|part| scenario.name.contains(part))
-        })
-        .collect();
+    let chosen = match chosen(&wanted) {
+        Ok(chosen) => chosen,
+        Err(error) => {
+            eprintln!("scenarios: {error}");
+            return ExitCode::FAILURE;
+        }
+    };
     println!("\nrunning {} tests", chosen.len());
     match run_all(&chosen).await {
         Ok(failed) => summary(chosen.len(), &failed),
@@ -61,7 +58,7 @@ fn summary(count: usize, failed: &[&str]) -> ExitCode {
     if failed.is_empty() { ExitCode::SUCCESS } else { ExitCode::FAILURE }
 }
 
-async fn run_all(chosen: &[(usize, Scenario)]) -> Result<Vec<&'static str>> {
+async fn run_all(chosen: &[Scenario]) -> Result<Vec<&'static str>> {
     let mut stop = Interrupt::listen()?;
     tokio::select! {
         result = in_a_cluster(chosen) => result,
@@ -73,13 +70,13 @@ async fn run_all(chosen: &[(usize, Scenario)]) -> Result<Vec<&'static str>> {
     }
 }
 
-async fn in_a_cluster(chosen: &[(usize, Scenario)]) -> Result<Vec<&'static str>> {
+async fn in_a_cluster(chosen: &[Scenario]) -> Result<Vec<&'static str>> {
     let narrator = Narrator::default();
     let binaries = Binaries::beside_this_program()?;
     let cluster = Cluster::start(story::config("scenarios"), &binaries, &narrator).await?;
     let mut stage = Stage { cluster, narrator, pods: Vec::new(), found: None };
     let mut failed = Vec::new();
-    for (index, scenario) in chosen {
+    for (index, scenario) in chosen.iter().enumerate() {
         let began = Instant::now();
         let result = (scenario.run)(&mut stage).await;
         let took = began.elapsed().as_secs_f64();
@@ -92,9 +89,9 @@ async fn in_a_cluster(chosen: &[(usize, Scenario)]) -> Result<Vec<&'static str>>
                     stage.cluster.report().await
                 );
                 failed.push(scenario.name);
-                if *index < STAGE {
+                if index < STAGE {
                     // Nothing that follows could succeed, and a dozen follow-up failures hide the first.
-                    failed.extend(chosen.iter().filter(|(later, _)| later > index).map(|(_, scenario)| scenario.name));
+                    failed.extend(chosen[index + 1..].iter().map(|scenario| scenario.name));
                     break;
                 }
             }

@@ -1,6 +1,7 @@
 //! The end-to-end scenarios. They share one cluster, in the order of [`ALL`]: each leaves it as it found it, except that
 //! the first installs enipool.
 
+mod authorisation;
 mod autonomy;
 mod chaining;
 mod cleanup;
@@ -13,9 +14,10 @@ mod install;
 mod life;
 mod nodes;
 mod prefixes;
+mod table;
 mod traffic;
 
-use anyhow::Result;
+use anyhow::{Result, ensure};
 pub use cleanup::Traces;
 use futures::future::LocalBoxFuture;
 
@@ -42,14 +44,21 @@ pub struct Scenario {
     pub run: for<'a> fn(&'a mut Stage) -> LocalBoxFuture<'a, Result<()>>,
 }
 
+/// How many of the first scenarios the others stand on.
+pub const STAGE: usize = 2;
+
 /// All of them. The first two set the stage.
-pub const ALL: [Scenario; 24] = [
+pub const ALL: [Scenario; 28] = [
     Scenario { name: "nodes_get_ready_when_the_chart_is_installed", run: install::nodes_get_ready },
     Scenario { name: "pods_of_a_deployment_live_on_addresses_of_several_enis", run: install::pods_on_several_enis },
     Scenario {
         name: "the_api_server_refuses_a_pool_that_breaks_a_rule_and_says_what_to_do",
         run: install::bad_pools_are_refused,
     },
+    Scenario { name: "a_service_account_without_a_role_may_not_look_at_nodes", run: authorisation::without_a_role },
+    Scenario { name: "a_kubelet_may_change_its_own_node_only", run: authorisation::kubelet },
+    Scenario { name: "an_agents_token_is_of_no_use_against_another_nodes_pool", run: authorisation::agents_token },
+    Scenario { name: "operator_and_agents_may_do_what_they_need_and_no_more", run: authorisation::daemons },
     Scenario { name: "pods_on_different_nodes_and_the_outside_hear_each_other", run: traffic::pods_talk },
     Scenario { name: "a_cluster_ip_answers_from_pods_of_both_nodes", run: traffic::cluster_ip },
     Scenario { name: "a_node_port_answers_on_either_node", run: traffic::node_port },
@@ -78,3 +87,52 @@ pub const ALL: [Scenario; 24] = [
     Scenario { name: "a_node_that_goes_leaves_no_eni_behind", run: nodes::node_removal },
     Scenario { name: "no_packet_left_through_an_eni_that_does_not_own_its_source", run: traffic::nothing_spoofed },
 ];
+
+/// The scenarios whose name contains one of these words, and those that set the stage; all of them when no word is given. A
+/// word that is in no name is refused: it would pass for a test that succeeds.
+pub fn chosen(words: &[String]) -> Result<Vec<Scenario>> {
+    let unknown: Vec<&str> = words
+        .iter()
+        .map(String::as_str)
+        .filter(|word| !ALL.iter().any(|scenario| scenario.name.contains(word)))
+        .collect();
+    ensure!(
+        unknown.is_empty(),
+        "no scenario has {} in its name; there are:\n  {}",
+        unknown.join(" or "),
+        ALL.map(|scenario| scenario.name).join("\n  ")
+    );
+    let wanted = |name: &str| words.is_empty() || words.iter().any(|word| name.contains(word.as_str()));
+    let chosen = ALL.into_iter().enumerate().filter(|(index, scenario)| *index < STAGE || wanted(scenario.name));
+    Ok(chosen.map(|(_, scenario)| scenario).collect())
+}
+
+#[cfg(test)]
+#[allow(clippy::unwrap_used, reason = "a test ends where something unexpected happens")]
+mod tests {
+    use super::*;
+
+    fn names(words: &[&str]) -> Result<Vec<&'static str>, String> {
+        let words: Vec<String> = words.iter().map(ToString::to_string).collect();
+        chosen(&words).map(|chosen| chosen.iter().map(|one| one.name).collect()).map_err(|error| error.to_string())
+    }
+
+    #[test]
+    fn without_a_word_all_scenarios_run() {
+        assert_eq!(names(&[]).map(|names| names.len()), Ok(ALL.len()));
+    }
+
+    #[test]
+    fn a_word_chooses_the_scenarios_that_have_it_in_their_name_and_those_that_set_the_stage() {
+        let (first, second) = (ALL[0].name, ALL[1].name);
+        assert_eq!(names(&["agent_restarts"]), Ok(vec![first, second, "pods_keep_talking_while_their_agent_restarts"]));
+        assert_eq!(names(&["nodes_get_ready"]), Ok(vec![first, second]), "those may be named too");
+    }
+
+    #[test]
+    fn a_word_that_is_in_no_name_is_refused_with_the_names_that_there_are() {
+        let refused = names(&["agent_restarts", "typo"]).unwrap_err();
+        assert!(refused.contains("no scenario has typo in its name"), "{refused}");
+        assert!(ALL.iter().all(|scenario| refused.contains(scenario.name)), "{refused}");
+    }
+}
