@@ -1,6 +1,10 @@
 //! What the demo shows, step by step; the scenarios run the same steps. Each step checks what it tells.
 
-use std::{fmt::Write as _, net::Ipv4Addr, time::Duration};
+use std::{
+    fmt::Write as _,
+    net::Ipv4Addr,
+    time::{Duration, Instant},
+};
 
 use anyhow::{Result, ensure};
 
@@ -15,6 +19,8 @@ use crate::{
 pub const INSTANCE_TYPE: &str = "m5.xlarge";
 /// Addresses for pods of one such ENI: its own address is the fifteenth.
 pub const PER_ENI: usize = 14;
+/// "Seconds later": how long the ENI may take that a patched target asks for.
+const SECONDS_LATER: Duration = Duration::from_secs(30);
 /// How long ENIs may take that the targets ask for, EC2's own delays included.
 const SUPPLY: Duration = Duration::from_secs(90);
 /// One more pod per node than the first ENI has addresses for.
@@ -118,10 +124,14 @@ pub async fn more_warm(cluster: &Cluster, narrator: &Narrator, node: &str) -> Re
     let pods = workload::pods(cluster.kubectl(), "web").await?.iter().filter(|pod| pod.node == node).count();
     let before = product::enis(cluster, node)?.len();
     cluster.kubectl().run(&["patch", "enipool", node, "--type", "merge", "-p", patch]).await?;
+    let patched = Instant::now();
     let what = format!("Waiting for an ENI more than the {before} that {node} has");
     narrator.during(&what, settled(cluster, node, pods, 2)).await?;
+    let took = patched.elapsed();
     let after = product::enis(cluster, node)?.len();
     ensure!(after == before + 1, "{node} had {before} ENIs and has {after} now");
+    narrator.say(&format!("One ENI more, with all its addresses, {:.1} s after the patch.", took.as_secs_f64()));
+    ensure!(took < SECONDS_LATER, "it took {took:?} until the ENI was there that the patch asked for");
     narrator.show(&cluster.kubectl().run(&["get", "enipools"]).await?);
     Ok(())
 }
