@@ -4,8 +4,8 @@
 use std::{net::Ipv4Addr, path::PathBuf, time::Duration};
 
 use anyhow::{Context, Result, ensure};
-use ec2_sim::model::metadata::access_key;
-use enipool_pool::{InstanceId, Prefix};
+use ec2_sim::model::{calls::CallRecord, metadata::access_key};
+use enipool_pool::{InstanceId, Prefix, SubnetId};
 use serde_json::{Value, json};
 use tokio::{process::Command, time::timeout};
 
@@ -22,6 +22,7 @@ const READY: Duration = Duration::from_secs(180);
 pub struct Eni {
     pub id: String,
     pub device_index: u32,
+    pub subnet: SubnetId,
     pub primary: Ipv4Addr,
     pub secondaries: Vec<Ipv4Addr>,
     pub prefixes: Vec<Prefix>,
@@ -166,6 +167,7 @@ pub fn enis_of_instance(cluster: &Cluster, instance: &InstanceId) -> Vec<Eni> {
             Some(Eni {
                 id: eni.id.to_string(),
                 device_index: attachment.device_index,
+                subnet: eni.subnet,
                 primary: eni.primary_ip,
                 secondaries: eni.secondary_ips,
                 prefixes: eni.prefixes,
@@ -212,6 +214,13 @@ pub fn calls_since(cluster: &Cluster, node: &str, seq: u64) -> Result<Vec<&'stat
         .sim()
         .model()
         .with(|model| model.calls().since(seq).filter(|call| call.caller == caller).map(|call| call.action).collect()))
+}
+
+/// How many calls EC2 has refused for their rate that came with the credentials of a node's instance.
+pub fn throttled(cluster: &Cluster, node: &str) -> Result<usize> {
+    let caller = access_key(&cluster.node(node)?.site().instance_id);
+    let refused = |call: &&CallRecord| call.caller == caller && call.error.as_deref() == Some("RequestLimitExceeded");
+    Ok(cluster.fabric().sim().model().with(|model| model.calls().since(0).filter(refused).count()))
 }
 
 /// The node that the operator leads from.

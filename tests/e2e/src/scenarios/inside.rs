@@ -1,10 +1,15 @@
 //! A node as seen from within, for the time when no API server can be asked: its agent's pages, and its pods' namespaces.
 
-use std::{collections::BTreeMap, net::Ipv4Addr, process::Stdio, time::Duration};
+use std::{
+    collections::{BTreeMap, BTreeSet},
+    net::Ipv4Addr,
+    process::Stdio,
+    time::Duration,
+};
 
 use anyhow::{Context, Result, ensure};
 use serde_json::Value;
-use tokio::{process::Child, time::timeout};
+use tokio::{io::AsyncReadExt as _, process::Child, task::JoinHandle, time::timeout};
 
 use crate::{
     cluster::{Node, until},
@@ -72,6 +77,8 @@ pub(super) struct Pings {
     from: Ipv4Addr,
     to: Ipv4Addr,
     child: Child,
+    /// Reads all the while: a ping whose pipe is full stands still.
+    said: JoinHandle<std::io::Result<String>>,
 }
 
 impl Pings {
@@ -80,25 +87,86 @@ impl Pings {
         let mut command = node.command("sh");
         command.args(["-c", PING_ON, &netns, &to.to_string()]);
         command.stdin(Stdio::piped()).stdout(Stdio::piped()).stderr(Stdio::piped()).kill_on_drop(true);
-        let child = command.spawn().context("starting ping")?;
-        Ok(Self { from: from.address, to, child })
+        let mut child = command.spawn().context("starting ping")?;
+        let mut stdout = child.stdout.take().context("ping has no output")?;
+        let said = tokio::spawn(async move {
+            let mut said = String::new();
+            stdout.read_to_string(&mut said).await.map(|_| said)
+        });
+        Ok(Self { from: from.address, to, child, said })
     }
 
-    /// Ends them. None may be lost, but the one that was just on its way. Returns what was counted, for people.
+    /// Ends them. None may be lost. Returns what was counted, for people.
     pub(super) async fn end(self) -> Result<String> {
-        let Self { from, to, mut child } = self;
+        let Self { from, to, mut child, said } = self;
         drop(child.stdin.take());
         let output = timeout(Duration::from_secs(20), child.wait_with_output()).await.context("ping goes on")??;
-        let said = String::from_utf8_lossy(&output.stdout);
-        let count = |what: &str| {
-            let line = said.lines().find(|line| line.contains("packets transmitted"))?;
-            let part = line.split(',').find(|part| part.contains(what))?;
-            part.split_whitespace().next()?.parse::<u64>().ok()
-        };
-        let (sent, heard) = count("transmitted").zip(count("received")).with_context(|| {
+        let said = said.await.context("reading what ping says")??;
+        let tally = Tally::of(&said).with_context(|| {
             format!("ping from {from} to {to} counted nothing: {said}{}", String::from_utf8_lossy(&output.stderr))
         })?;
-        ensure!(sent > 0 && heard + 1 >= sent, "{heard} of {sent} pings from {from} to {to} came back");
-        Ok(format!("{heard} of {sent} pings from {from} to {to} came back"))
+        let Tally { sent, heard, lost } = &tally;
+        ensure!(*heard > 0 && lost.is_empty(), "of {sent} pings from {from} to {to} these were lost: {lost:?}");
+        Ok(format!("{heard} of {sent} pings from {from} to {to} came back, and none was lost"))
+    }
+}
+
+/// Pings whose answer may be on its way when they are ended: those of the last second, on a machine that is busy.
+const ON_THEIR_WAY: u64 = 20;
+
+/// How pings went.
+#[derive(Debug, Clone, PartialEq, Eq)]
+struct Tally {
+    sent: u64,
+    heard: usize,
+    /// The numbers of those that got no answer, though later ones did or had the time to.
+    lost: Vec<u64>,
+}
+
+impl Tally {
+    /// Out of what `ping` has printed; none: it has not come to its summary.
+    fn of(said: &str) -> Option<Self> {
+        let summary = said.lines().find(|line| line.contains("packets transmitted"))?;
+        let sent: u64 = summary.split_whitespace().next()?.parse().ok()?;
+        let answers = said.lines().filter(|line| line.contains(" bytes from "));
+        let heard: BTreeSet<u64> =
+            answers.filter_map(|line| line.split("icmp_seq=").nth(1)?.split(' ').next()?.parse().ok()).collect();
+        let due = heard.last().copied().unwrap_or(0).max(sent.saturating_sub(ON_THEIR_WAY));
+        let lost = (1..=due).filter(|number| !heard.contains(number)).collect();
+        Some(Self { sent, heard: heard.len(), lost })
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn tally(sent: u64, heard: impl IntoIterator<Item = u64>) -> Option<Tally> {
+        let answer = |number| format!("64 bytes from 10.0.0.9: icmp_seq={number} ttl=62 time=0.1 ms\n");
+        let answers: String = heard.into_iter().map(answer).collect();
+        let summary = format!("{sent} packets transmitted, … received, …% packet loss, time 1s\n");
+        Tally::of(&format!("PING 10.0.0.9 (10.0.0.9) 56(84) bytes of data.\n{answers}\n--- statistics ---\n{summary}"))
+    }
+
+    #[test]
+    fn a_ping_is_lost_when_later_ones_were_answered() {
+        let tally = tally(100, (1..=100).filter(|number| ![7, 99].contains(number)));
+        assert_eq!(tally.map(|tally| (tally.sent, tally.heard, tally.lost)), Some((100, 98, vec![7, 99])));
+    }
+
+    #[test]
+    fn answers_that_come_late_and_out_of_turn_or_are_on_their_way_at_the_end_are_no_loss() {
+        assert_eq!(tally(100, (1..=90).rev()).map(|tally| tally.lost), Some(vec![]));
+    }
+
+    #[test]
+    fn silence_in_the_end_is_loss_when_it_lasts() {
+        assert_eq!(tally(100, 1..=50).map(|tally| tally.lost), Some((51..=80).collect()));
+        assert_eq!(tally(3, []).map(|tally| tally.heard), Some(0));
+    }
+
+    #[test]
+    fn a_ping_without_a_summary_tells_nothing() {
+        assert_eq!(Tally::of("ping: connect: Network is unreachable"), None);
     }
 }

@@ -3,9 +3,13 @@
 use std::{collections::BTreeSet, net::Ipv4Addr, time::Duration};
 
 use anyhow::{Context, Result, ensure};
+use enipool_pool::{
+    InstanceType,
+    capacity::{self, Capacity},
+};
 use futures::{FutureExt as _, future::LocalBoxFuture};
 
-use super::Stage;
+use super::{Stage, inside::Pings, table};
 use crate::{
     product,
     story::{self, INSTANCE_TYPE},
@@ -17,19 +21,70 @@ const ROLL_OUT: Duration = Duration::from_secs(180);
 pub(super) fn numbers_are_true(stage: &mut Stage) -> LocalBoxFuture<'_, Result<()>> {
     async {
         story::pools(&stage.cluster, &stage.narrator, &stage.pods).await?;
+        // The operator calls EC2 with its node's credentials: only the other node's calls are its agent's alone.
+        let busy = product::operators_node(&stage.cluster).await?;
+        let short = stage.cluster.kubectl().run(&["get", "enipools"]).await?;
+        let wide = stage.cluster.kubectl().run(&["get", "enipools", "-o", "wide"]).await?;
         for node in ["node-a", "node-b"] {
-            let pool = product::enipool(&stage.cluster, node).await?;
-            let owned: usize = product::enis(&stage.cluster, node)?.iter().map(|eni| eni.secondaries.len()).sum();
-            ensure!(
-                pool["status"]["addresses"]["total"] == owned,
-                "{node} says {}, EC2 {owned}",
-                pool["status"]["addresses"]
-            );
-            ensure!(pool["status"]["instance"]["type"] == INSTANCE_TYPE, "{}", pool["status"]["instance"]);
+            let (mut more, usual) = (truth_when_wide(stage, node)?, truth(stage, node)?);
+            more.retain(|(column, _)| *column != "THROTTLES" || node != busy);
+            ensure_printed(&short, node, &usual)?;
+            ensure_printed(&wide, node, &[usual, more].concat())?;
         }
         Ok(())
     }
     .boxed_local()
+}
+
+/// Each column of a table, with what should stand in it.
+type Columns = Vec<(&'static str, String)>;
+
+/// What `kubectl get enipools` should print of a node that is at rest, out of EC2's own books.
+fn truth(stage: &Stage, node: &str) -> Result<Columns> {
+    let enis = product::enis(&stage.cluster, node)?;
+    let owned: usize = enis.iter().map(|eni| eni.secondaries.len()).sum();
+    let pods = stage.pods.iter().filter(|pod| pod.node == node).count();
+    let limits = limits(stage, node)?;
+    Ok(vec![
+        ("TYPE", INSTANCE_TYPE.to_owned()),
+        ("ENIS", enis.len().to_string()),
+        ("MAX", limits.max_enis.to_string()),
+        ("IPS", owned.to_string()),
+        ("ASSIGNED", pods.to_string()),
+        ("FREE", owned.checked_sub(pods).context("more pods than addresses")?.to_string()),
+        ("WARM", "1 ENI".to_owned()),
+        ("READY", "True".to_owned()),
+        ("REASON", "AsPlanned".to_owned()),
+    ])
+}
+
+/// What it should print beyond that with `-o wide`.
+fn truth_when_wide(stage: &Stage, node: &str) -> Result<Columns> {
+    let enis = product::enis(&stage.cluster, node)?;
+    Ok(vec![
+        ("SUBNET", enis.first().context("a node has no ENI")?.subnet.to_string()),
+        ("CEILING", limits(stage, node)?.slots().to_string()),
+        // All pods have their addresses.
+        ("DEMAND", "0".to_owned()),
+        ("THROTTLES", product::throttled(&stage.cluster, node)?.to_string()),
+    ])
+}
+
+fn limits(stage: &Stage, node: &str) -> Result<Capacity> {
+    let instance_type = InstanceType::new(stage.cluster.node(node)?.site().instance_type.as_str());
+    let limits = capacity::bundled(&instance_type).with_context(|| format!("no limits of {instance_type}"))?;
+    Ok(Capacity::new(&limits))
+}
+
+fn ensure_printed(printed: &str, node: &str, wanted: &Columns) -> Result<()> {
+    let rows = table::rows(printed);
+    let row = rows.iter().find(|row| row.get("NAME") == Some(&node));
+    let row = row.with_context(|| format!("{node} has no line in\n{printed}"))?;
+    for (column, value) in wanted {
+        ensure!(row.get(column) == Some(&value.as_str()), "{node}'s {column} should be {value} in\n{printed}");
+    }
+    ensure!(row.get("AGE").is_some_and(|age| !age.is_empty()), "{node} has no AGE in\n{printed}");
+    Ok(())
 }
 
 pub(super) fn patch_brings_an_eni(stage: &mut Stage) -> LocalBoxFuture<'_, Result<()>> {
@@ -48,16 +103,8 @@ pub(super) fn agent_restart(stage: &mut Stage) -> LocalBoxFuture<'_, Result<()>>
         let before = assigned(stage, &one.node).await?;
         let call = product::latest_call(cluster);
 
-        // Twenty pings a second, all the while.
-        let target = other.address.to_string();
-        let mut pings =
-            kubectl.command(&["exec", &one.name, "--", "ping", "-i", "0.05", "-c", "400", "-W", "2", &target]);
-        let pings = pings.stdin(std::process::Stdio::null()).kill_on_drop(true).output();
-        let (pings, restarted) = futures::join!(pings, product::restart_agent(cluster, &one.node));
-        restarted?;
-        let pings = String::from_utf8_lossy(&pings.context("running ping")?.stdout).into_owned();
-        ensure!(pings.contains("400 packets received"), "pings were lost while the agent restarted: {}", pings.trim());
-
+        let pings = Pings::begin(cluster.node(&one.node)?, one, other.address).await?;
+        product::restart_agent(cluster, &one.node).await?;
         let after = assigned(stage, &one.node).await?;
         ensure!(before == after, "{before} addresses were assigned before the restart, {after} after");
         let calls = product::calls_since(cluster, &one.node, call)?;
@@ -70,6 +117,7 @@ pub(super) fn agent_restart(stage: &mut Stage) -> LocalBoxFuture<'_, Result<()>>
         for pod in &fresh {
             pod.ping(kubectl, other.address).await?;
         }
+        stage.narrator.say(&pings.end().await?);
         more.remove(kubectl, ROLL_OUT).await
     }
     .boxed_local()
