@@ -103,6 +103,7 @@ test-unit: ## Unit and property tests of all crates; network namespace tests too
 .PHONY: test-netns
 test-netns: ## Tests in network namespaces: dataplane and VPC fabric (root)
 	cargo test $(FLAGS) --test 'netns_*' --test fabric
+	cargo test $(FLAGS) --lib fabric::
 .PHONY: test-wire
 test-wire: build ## The simulator's answers, checked with boto3 and against moto
 	EC2_SIM_BIN=$(abspath $(OUT))/release/ec2-sim ec2-sim/tests/wire/run.sh
