@@ -74,12 +74,9 @@ impl Model {
         if !self.throttle.draw(bucket, 1, self.now) {
             return Err(ApiError::throttled());
         }
-        let instances = match request {
-            Request::RunInstances(run) => run.max_count,
-            Request::TerminateInstances(ids) => u32::try_from(ids.len()).unwrap_or(u32::MAX),
-            _ => 0,
-        };
-        if instances > 0 && !self.throttle.draw(Bucket::Resource(action), instances, self.now) {
+        if let Some(bucket) = Bucket::of_instances(action)
+            && !self.throttle.draw(bucket, request.instances(), self.now)
+        {
             return Err(ApiError::throttled());
         }
         if dry_run {

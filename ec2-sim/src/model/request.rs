@@ -284,6 +284,17 @@ impl Request {
         }
     }
 
+    /// How many instances the request asks EC2 to start or end.
+    pub fn instances(&self) -> u32 {
+        match self {
+            Self::RunInstances(run) => run.max_count,
+            Self::TerminateInstances(ids) | Self::StopInstances(ids) | Self::StartInstances(ids) => {
+                u32::try_from(ids.len()).unwrap_or(u32::MAX)
+            }
+            _ => 0,
+        }
+    }
+
     pub fn client_token(&self) -> Option<&str> {
         match self {
             Self::RunInstances(run) => run.client_token.as_deref(),

@@ -40,11 +40,17 @@ impl Bucket {
         }
     }
 
+    /// The bucket of the instances that these calls start or end one by one, if `action` is such a call.
+    pub fn of_instances(action: &'static str) -> Option<Self> {
+        matches!(action, "RunInstances" | "StartInstances" | "StopInstances" | "TerminateInstances")
+            .then_some(Self::Resource(action))
+    }
+
     /// The size that AWS publishes.
     pub fn published(&self) -> BucketSize {
         match self {
             Self::Unfiltered(_) => size(50, 10),
-            Self::Resource("RunInstances") => size(1000, 2),
+            Self::Resource("RunInstances" | "StartInstances") => size(1000, 2),
             Self::Resource(_) => size(1000, 20),
             Self::Action(action) => match *action {
                 "CreateNetworkInterface"
@@ -54,7 +60,7 @@ impl Bucket {
                 | "UnassignPrivateIpAddresses"
                 | "TerminateInstances" => size(100, 5),
                 "CreateTags" => size(100, 10),
-                "RunInstances" => size(5, 2),
+                "RunInstances" | "StartInstances" => size(5, 2),
                 read if read.starts_with("Describe") => size(100, 20),
                 // AttachNetworkInterface and DetachNetworkInterface are not listed: other mutating actions.
                 _ => size(50, 5),
@@ -127,6 +133,43 @@ mod tests {
 
     fn burst(throttle: &mut Throttle, action: &'static str, at: u64) -> u32 {
         (0..1000).map(|_| u32::from(throttle.draw(Bucket::Action(action), 1, Timestamp(at)))).sum()
+    }
+
+    #[test]
+    fn buckets_have_the_sizes_that_aws_publishes() {
+        for (bucket, published) in [
+            (Bucket::Action("AssignPrivateIpAddresses"), size(100, 5)),
+            (Bucket::Action("UnassignPrivateIpAddresses"), size(100, 5)),
+            (Bucket::Action("CreateNetworkInterface"), size(100, 5)),
+            (Bucket::Action("DeleteNetworkInterface"), size(100, 5)),
+            (Bucket::Action("ModifyNetworkInterfaceAttribute"), size(100, 5)),
+            (Bucket::Action("TerminateInstances"), size(100, 5)),
+            (Bucket::Action("CreateTags"), size(100, 10)),
+            (Bucket::Action("RunInstances"), size(5, 2)),
+            (Bucket::Action("StartInstances"), size(5, 2)),
+            // The category of all mutating actions without a row of their own.
+            (Bucket::Action("AttachNetworkInterface"), size(50, 5)),
+            (Bucket::Action("DetachNetworkInterface"), size(50, 5)),
+            (Bucket::Action("StopInstances"), size(50, 5)),
+            (Bucket::Action("CreateVpc"), size(50, 5)),
+            (Bucket::Action("CreateSubnet"), size(50, 5)),
+            (Bucket::Action("CreateSecurityGroup"), size(50, 5)),
+            (Bucket::Action("DescribeInstances"), size(100, 20)),
+            (Bucket::Action("DescribeInstanceTypes"), size(100, 20)),
+            (Bucket::Action("DescribeNetworkInterfaces"), size(100, 20)),
+            (Bucket::Action("DescribeSecurityGroups"), size(100, 20)),
+            (Bucket::Action("DescribeSubnets"), size(100, 20)),
+            (Bucket::Action("DescribeVpcs"), size(100, 20)),
+            (Bucket::Unfiltered("DescribeInstances"), size(50, 10)),
+            (Bucket::Unfiltered("DescribeNetworkInterfaces"), size(50, 10)),
+            (Bucket::Unfiltered("DescribeSecurityGroups"), size(50, 10)),
+            (Bucket::Resource("RunInstances"), size(1000, 2)),
+            (Bucket::Resource("StartInstances"), size(1000, 2)),
+            (Bucket::Resource("StopInstances"), size(1000, 20)),
+            (Bucket::Resource("TerminateInstances"), size(1000, 20)),
+        ] {
+            assert_eq!(bucket.published(), published, "{}", bucket.name());
+        }
     }
 
     #[test]

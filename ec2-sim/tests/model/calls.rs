@@ -96,17 +96,6 @@ fn a_stuck_attach_can_be_detached_by_force() {
 }
 
 #[test]
-fn calls_are_throttled_per_action_and_the_ledger_knows() {
-    let config = SimConfig { throttle: ec2_sim::model::throttle::ThrottleConfig::default(), ..SimConfig::instant() };
-    let mut world = World(Model::new(config).unwrap());
-    let outcomes: Vec<_> = (0..120).map(|_| world.create(Wanted::default()).is_ok()).collect();
-    assert_eq!(outcomes.iter().filter(|ok| **ok).count(), 100);
-    let count = world.0.calls().counts()["CreateNetworkInterface"].clone();
-    assert_eq!((count.calls, count.succeeded, count.errors["RequestLimitExceeded"]), (120, 100, 20));
-    assert!(world.after(SECOND).create(Wanted::default()).is_ok());
-}
-
-#[test]
 fn what_others_do_uses_up_no_limit_and_meets_no_fault() {
     let config = SimConfig { throttle: ec2_sim::model::throttle::ThrottleConfig::default(), ..SimConfig::instant() };
     let mut model = Model::new(config).unwrap();

@@ -6,5 +6,6 @@
 mod addresses;
 mod calls;
 mod life;
+mod limits;
 mod views;
 mod world;
