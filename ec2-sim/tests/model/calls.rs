@@ -9,41 +9,6 @@ use enipool_pool::InstanceType;
 use crate::world::{SECOND, World};
 
 #[test]
-fn a_client_token_creates_once() {
-    let mut world = World::instant();
-    let create = CreateInterface {
-        subnet: Some(world.subnet()),
-        secondary: Wanted::addresses(3),
-        client_token: Some("intent-1".into()),
-        ..CreateInterface::default()
-    };
-    let first = world.call(Request::CreateNetworkInterface(create.clone())).unwrap();
-    assert_eq!(world.call(Request::CreateNetworkInterface(create.clone())).unwrap(), first);
-    assert_eq!(world.0.interfaces().count(), 1);
-    let other = CreateInterface { secondary: Wanted::addresses(4), ..create.clone() };
-    assert_eq!(world.code(Request::CreateNetworkInterface(other)), "IdempotentParameterMismatch");
-    world.after(25 * 3600 * SECOND);
-    world.call(Request::CreateNetworkInterface(create)).unwrap();
-    assert_eq!(world.0.interfaces().count(), 2, "a day later the token is forgotten");
-}
-
-#[test]
-fn a_call_that_failed_uses_no_token_up() {
-    let mut world = World::with_subnet("10.0.1.0/28");
-    let create = CreateInterface {
-        subnet: Some(world.subnet()),
-        secondary: Wanted::addresses(5),
-        client_token: Some("intent-1".into()),
-        ..CreateInterface::default()
-    };
-    let subnet = world.subnet();
-    world.0.occupy(&subnet, 11, 1).unwrap();
-    assert!(world.call(Request::CreateNetworkInterface(create.clone())).is_err());
-    world.0.vacate(&subnet).unwrap();
-    assert!(world.call(Request::CreateNetworkInterface(create)).is_ok());
-}
-
-#[test]
 fn a_lost_answer_leaves_the_work_done() {
     let mut world = World::instant();
     world.0.inject(FaultRule::next(FaultKind::AnswerLost, "CreateNetworkInterface", 1));

@@ -7,5 +7,6 @@ mod addresses;
 mod calls;
 mod life;
 mod limits;
+mod tokens;
 mod views;
 mod world;
