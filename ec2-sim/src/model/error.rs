@@ -39,12 +39,20 @@ impl ApiError {
         Self::client(format!("Invalid{kind}.Malformed"), format!("Invalid id: \"{id}\""))
     }
 
-    pub fn eni_not_found(ids: &str) -> Self {
-        Self::client("InvalidNetworkInterfaceID.NotFound", format!("The networkInterface ID '{ids}' does not exist"))
+    pub fn eni_not_found(id: &str) -> Self {
+        Self::enis_not_found(&[id])
     }
 
-    pub fn instance_not_found(ids: &str) -> Self {
-        Self::client("InvalidInstanceID.NotFound", format!("The instance ID '{ids}' does not exist"))
+    pub fn enis_not_found(ids: &[&str]) -> Self {
+        Self::client("InvalidNetworkInterfaceID.NotFound", do_not_exist("networkInterface", ids))
+    }
+
+    pub fn instance_not_found(id: &str) -> Self {
+        Self::instances_not_found(&[id])
+    }
+
+    pub fn instances_not_found(ids: &[&str]) -> Self {
+        Self::client("InvalidInstanceID.NotFound", do_not_exist("instance", ids))
     }
 
     pub fn attachment_not_found(id: &str) -> Self {
@@ -118,5 +126,12 @@ impl ApiError {
 
     pub fn bad_page_token() -> Self {
         Self::client("InvalidPaginationToken", "The specified pagination token is not valid or is expired.")
+    }
+}
+
+fn do_not_exist(kind: &str, ids: &[&str]) -> String {
+    match ids {
+        [one] => format!("The {kind} ID '{one}' does not exist"),
+        several => format!("The {kind} IDs '{}' do not exist", several.join(", ")),
     }
 }

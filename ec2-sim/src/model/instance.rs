@@ -270,9 +270,7 @@ impl Model {
         if ids.is_empty() {
             return Err(ApiError::missing("InstanceId"));
         }
-        for id in ids {
-            self.found_instance(id)?;
-        }
+        self.all_found(ids)?;
         let mut changes = Vec::new();
         for id in ids {
             let previous = self.found_instance(id)?.state;
@@ -290,19 +288,16 @@ impl Model {
             .ok_or_else(|| ApiError::instance_not_found(id.as_str()))
     }
 
+    fn all_found(&self, ids: &[InstanceId]) -> Result<(), ApiError> {
+        let missing: Vec<&str> =
+            ids.iter().filter(|id| self.found_instance(id).is_err()).map(InstanceId::as_str).collect();
+        if missing.is_empty() { Ok(()) } else { Err(ApiError::instances_not_found(&missing)) }
+    }
+
     pub(super) fn describe_instances(&self, describe: &Describe<InstanceId>) -> Result<Response, ApiError> {
         check(&describe.filters, INSTANCE_FILTERS)?;
         describe.page.check(!describe.ids.is_empty(), "instancesSet")?;
-        let missing: Vec<&str> =
-            describe.ids.iter().filter(|id| self.found_instance(id).is_err()).map(InstanceId::as_str).collect();
-        match missing.as_slice() {
-            [] => {}
-            [one] => return Err(ApiError::instance_not_found(one)),
-            many => {
-                let message = format!("The instance IDs '{}' do not exist", many.join(", "));
-                return Err(ApiError::client("InvalidInstanceID.NotFound", message));
-            }
-        }
+        self.all_found(&describe.ids)?;
         let named: Box<dyn Iterator<Item = &InstanceRecord>> = if describe.ids.is_empty() {
             Box::new(self.instances.values())
         } else {

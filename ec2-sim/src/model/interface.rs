@@ -219,7 +219,7 @@ impl Model {
         let seen = |id: &EniId| self.enis.get(id).and_then(|record| record.seen(self.now));
         let missing: Vec<&str> = describe.ids.iter().filter(|id| seen(id).is_none()).map(EniId::as_str).collect();
         if !missing.is_empty() {
-            return Err(ApiError::eni_not_found(&missing.join(", ")));
+            return Err(ApiError::enis_not_found(&missing));
         }
         let shown =
             describe.ids.iter().filter_map(seen).filter(|eni| self.passes_interface_filters(eni, describe)).cloned();

@@ -6,7 +6,7 @@ use ec2_sim::model::Delay;
 use ec2_sim::model::filter::Filter;
 use ec2_sim::model::request::{Describe, Wanted};
 use ec2_sim::{Model, Request, Response, SimConfig, Timing};
-use enipool_pool::InstanceId;
+use enipool_pool::{EniId, InstanceId};
 
 use crate::world::{SECOND, World};
 
@@ -24,6 +24,46 @@ fn describe_does_not_find_a_new_interface_at_once_nor_forget_a_deleted_one() {
     assert!(world.seen(&eni.id).is_ok(), "still shown");
     world.after(Duration::from_millis(1500));
     assert!(world.seen(&eni.id).is_err());
+}
+
+#[test]
+fn describe_does_not_find_a_new_instance_at_once() {
+    let mut world = World::with_timing(Timing { visible: Delay::fixed(1500), ..Timing::none() });
+    let node = world.run("m5.large");
+    let named = Request::DescribeInstances(Describe::ids([node.id.clone()]));
+    let shown = |world: &mut World, describe| match world.call(Request::DescribeInstances(describe)).unwrap() {
+        Response::Instances(page) => page.items.into_iter().map(|instance| instance.id).collect::<Vec<_>>(),
+        other => panic!("{other:?}"),
+    };
+    let error = world.call(named.clone()).unwrap_err();
+    assert_eq!(error.code, "InvalidInstanceID.NotFound");
+    assert_eq!(error.message, format!("The instance ID '{}' does not exist", node.id));
+    assert_eq!(shown(&mut world, Describe::default()), []);
+    assert_eq!(world.code(Request::TerminateInstances(vec![node.id.clone()])), "InvalidInstanceID.NotFound");
+    world.after(Duration::from_millis(1499));
+    assert_eq!(world.code(named), "InvalidInstanceID.NotFound");
+    world.after(Duration::from_millis(1));
+    assert_eq!(shown(&mut world, Describe::ids([node.id.clone()])), std::slice::from_ref(&node.id));
+    assert_eq!(shown(&mut world, Describe::default()), [node.id]);
+}
+
+#[test]
+fn all_ids_that_are_missing_are_named_in_one_message() {
+    let mut world = World::instant();
+    let (known, node) = (world.create(Wanted::default()).unwrap().id, world.run("m5.large").id);
+    let enis: Vec<EniId> = ["eni-0123456789abcdef0", "eni-0123456789abcdef1"].map(|id| id.parse().unwrap()).into();
+    let nodes: Vec<InstanceId> = ["i-0123456789abcdef0", "i-0123456789abcdef1"].map(|id| id.parse().unwrap()).into();
+    let error = world.describe(Describe::ids([enis[0].clone(), known, enis[1].clone()])).unwrap_err();
+    assert_eq!(error.code, "InvalidNetworkInterfaceID.NotFound");
+    assert_eq!(error.message, format!("The networkInterface IDs '{}, {}' do not exist", enis[0], enis[1]));
+    for request in [
+        Request::DescribeInstances(Describe::ids([nodes[0].clone(), node.clone(), nodes[1].clone()])),
+        Request::TerminateInstances(vec![nodes[0].clone(), node.clone(), nodes[1].clone()]),
+    ] {
+        let error = world.call(request).unwrap_err();
+        assert_eq!(error.code, "InvalidInstanceID.NotFound");
+        assert_eq!(error.message, format!("The instance IDs '{}, {}' do not exist", nodes[0], nodes[1]));
+    }
 }
 
 #[test]
