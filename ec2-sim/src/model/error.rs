@@ -84,6 +84,17 @@ impl ApiError {
         Self::invalid_value("There aren't sufficient free Ipv4 addresses or prefixes")
     }
 
+    /// What RunInstances says when the subnet does not hold the interfaces of the launch
+    /// ([osbuild-composer#1575](https://github.com/osbuild/osbuild-composer/issues/1575) quotes it).
+    pub fn no_room_for_instances(subnet: &str) -> Self {
+        Self::client(
+            "InsufficientFreeAddressesInSubnet",
+            format!(
+                "There are not enough free addresses in subnet '{subnet}' to satisfy the requested number of instances."
+            ),
+        )
+    }
+
     /// Addresses may be left, but no whole /28.
     pub fn insufficient_prefixes() -> Self {
         Self::client(

@@ -22,8 +22,8 @@ pub enum FaultKind {
     AnswerLost,
     /// The request never arrives: nothing happens, and the connection ends without an answer.
     RequestLost,
-    /// `InsufficientFreeAddressesInSubnet` (for CreateNetworkInterface its `InvalidParameterValue` form), whatever the subnet
-    /// holds.
+    /// As in a full subnet, in the words of the action (`InsufficientFreeAddressesInSubnet`; CreateNetworkInterface says
+    /// `InvalidParameterValue`), whatever the subnet holds.
     InsufficientAddresses,
     /// `InsufficientCidrBlocks`, whatever the subnet holds.
     InsufficientPrefixes,

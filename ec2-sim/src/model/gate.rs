@@ -39,10 +39,7 @@ impl Model {
             Some(FaultKind::Denied) => (Err(ApiError::unauthorized(action)), true),
             Some(FaultKind::InternalError) => (Err(ApiError::internal()), true),
             Some(FaultKind::Unavailable) => (Err(ApiError::unavailable()), true),
-            Some(FaultKind::InsufficientAddresses) if action == "CreateNetworkInterface" => {
-                (Err(ApiError::more_than_free()), true)
-            }
-            Some(FaultKind::InsufficientAddresses) => (Err(ApiError::insufficient_addresses()), true),
+            Some(FaultKind::InsufficientAddresses) => (Err(full_subnet(request)), true),
             Some(FaultKind::InsufficientPrefixes) => (Err(ApiError::insufficient_prefixes()), true),
             Some(FaultKind::Error { status, code, message }) => {
                 let error = ApiError { status: *status, ..ApiError::client(code.clone(), message.clone()) };
@@ -164,5 +161,17 @@ impl Model {
             answered,
             latency_ms: u64::try_from(latency.as_millis()).unwrap_or(u64::MAX),
         });
+    }
+}
+
+/// What this request would hear in a full subnet.
+fn full_subnet(request: &Request) -> ApiError {
+    match request {
+        Request::CreateNetworkInterface(_) => ApiError::more_than_free(),
+        Request::RunInstances(_) => {
+            let subnets = request.resources();
+            ApiError::no_room_for_instances(subnets.first().copied().unwrap_or("subnet-default"))
+        }
+        _ => ApiError::insufficient_addresses(),
     }
 }

@@ -203,7 +203,7 @@ impl Model {
             existing.clone()
         } else {
             let create = CreateInterface {
-                subnet: Some(subnet),
+                subnet: Some(subnet.clone()),
                 primary_ip: launch.primary_ip,
                 secondary: launch.secondary.clone(),
                 security_groups: launch.security_groups.clone(),
@@ -212,7 +212,14 @@ impl Model {
                 tags: run.interface_tags.clone(),
                 client_token: None,
             };
-            self.make_interface(&create)?.id
+            let made = self.make_interface(&create).map_err(|error| {
+                if error == ApiError::more_than_free() {
+                    ApiError::no_room_for_instances(subnet.as_str())
+                } else {
+                    error
+                }
+            });
+            made?.id
         };
         let delete = launch.delete_on_termination.unwrap_or_else(|| launch.existing.is_none());
         self.plug(&eni, instance, launch.device_index, card, delete)?;

@@ -125,10 +125,20 @@ fn a_launch_that_does_not_fit_leaves_nothing_behind() {
         max_count: 12,
         ..RunInstances::one(InstanceType::new("m5.large"), world.subnet())
     };
-    assert!(world.call(Request::RunInstances(run.clone())).is_err());
+    let error = world.call(Request::RunInstances(run.clone())).unwrap_err();
+    assert_eq!(error.code, "InsufficientFreeAddressesInSubnet");
+    let subnet = world.subnet();
+    assert_eq!(
+        error.message,
+        format!(
+            "There are not enough free addresses in subnet '{subnet}' to satisfy the requested number of instances."
+        )
+    );
     assert_eq!((world.0.instances().count(), world.0.interfaces().count(), world.free()), (0, 0, 11));
     assert!(world.0.take_events().is_empty());
     let as_many_as_fit = RunInstances { min_count: 1, ..run };
     world.call(Request::RunInstances(as_many_as_fit)).unwrap();
     assert_eq!(world.0.instances().count(), 11);
+    let one_more = RunInstances::one(InstanceType::new("m5.large"), world.subnet());
+    assert_eq!(world.code(Request::RunInstances(one_more)), "InsufficientFreeAddressesInSubnet");
 }
