@@ -13,6 +13,7 @@ use super::event::Event;
 use super::filter::{check, passes, tag_values};
 use super::lifecycle::Due;
 use super::network::check_tags;
+use super::page::MAX_TYPES;
 use super::request::{CreateInterface, Describe, LaunchInterface, Response, RunInstances, StateChange};
 use super::resource::{AttachStatus, InstanceRecord, InstanceView, Interface, state_code};
 use super::types::{self, TypeInfo};
@@ -363,7 +364,7 @@ impl Model {
 
     pub(super) fn describe_instance_types(describe: &Describe<InstanceType>) -> Result<Response, ApiError> {
         check(&describe.filters, &["instance-type", "hypervisor", "bare-metal"])?;
-        describe.page.check(!describe.ids.is_empty(), "instanceTypes")?;
+        describe.page.check_within(&MAX_TYPES, !describe.ids.is_empty(), "instanceTypes")?;
         let unknown: Vec<&str> =
             describe.ids.iter().filter(|name| types::find(name).is_none()).map(InstanceType::as_str).collect();
         if !unknown.is_empty() {

@@ -1,6 +1,8 @@
 //! Pagination: MaxResults and NextToken. A token names the last resource shown, so that pages stay right while resources
 //! come and go in between.
 
+use std::ops::RangeInclusive;
+
 use super::error::ApiError;
 
 /// What a call asks for.
@@ -17,8 +19,11 @@ pub struct Page<T> {
     pub next_token: Option<String>,
 }
 
-/// Smallest and largest MaxResults of the describe calls.
-const MAX_RESULTS: std::ops::RangeInclusive<u32> = 5..=1000;
+/// Smallest and largest MaxResults of most describe calls.
+const MAX_RESULTS: RangeInclusive<u32> = 5..=1000;
+/// Those of DescribeInstanceTypes
+/// ([its MaxResults](https://docs.aws.amazon.com/AWSEC2/latest/APIReference/API_DescribeInstanceTypes.html)).
+pub(super) const MAX_TYPES: RangeInclusive<u32> = 5..=100;
 
 impl PageRequest {
     pub fn is_paged(&self) -> bool {
@@ -27,17 +32,27 @@ impl PageRequest {
 
     /// `named`: whether the call names its resources, which excludes MaxResults. `parameter` is the name of that list.
     pub fn check(&self, named: bool, parameter: &str) -> Result<(), ApiError> {
+        self.check_within(&MAX_RESULTS, named, parameter)
+    }
+
+    /// The same for an action with limits of its own.
+    pub(super) fn check_within(
+        &self,
+        limits: &RangeInclusive<u32>,
+        named: bool,
+        parameter: &str,
+    ) -> Result<(), ApiError> {
         if let Some(max) = self.max_results {
             if named {
                 return Err(ApiError::invalid_combination(format!(
                     "The parameter {parameter} cannot be used with the parameter maxResults"
                 )));
             }
-            if !MAX_RESULTS.contains(&max) {
-                let bound = if max < *MAX_RESULTS.start() {
-                    format!("greater than or equal to {}", MAX_RESULTS.start())
+            if !limits.contains(&max) {
+                let bound = if max < *limits.start() {
+                    format!("greater than or equal to {}", limits.start())
                 } else {
-                    format!("less than or equal to {}", MAX_RESULTS.end())
+                    format!("less than or equal to {}", limits.end())
                 };
                 return Err(ApiError::invalid_value(format!(
                     "Value ( {max} ) for parameter maxResults is invalid. Expecting a value {bound}."
@@ -115,6 +130,13 @@ mod tests {
         assert!(request(5).check(false, "x").is_ok() && request(1000).check(false, "x").is_ok());
         assert_eq!(request(4).check(false, "x").unwrap_err().code, "InvalidParameterValue");
         assert_eq!(request(1001).check(false, "x").unwrap_err().code, "InvalidParameterValue");
+        let types = |max| request(max).check_within(&MAX_TYPES, false, "x");
+        assert!(types(5).is_ok() && types(100).is_ok());
+        assert_eq!(types(4).unwrap_err().code, "InvalidParameterValue");
+        assert_eq!(
+            types(101).unwrap_err().message,
+            "Value ( 101 ) for parameter maxResults is invalid. Expecting a value less than or equal to 100."
+        );
         assert_eq!(request(5).check(true, "x").unwrap_err().code, "InvalidParameterCombination");
         let forged = PageRequest { max_results: None, next_token: Some("p1zz".into()) };
         assert_eq!(forged.cut([""], |id| id).unwrap_err().code, "InvalidPaginationToken");

@@ -77,6 +77,21 @@ def test_every_type_has_aws_s_own_figures(ec2):
         assert ours["BareMetal"] == real["BareMetal"], name
 
 
+def test_types_come_at_most_a_hundred_at_once_and_other_things_a_thousand(ec2):
+    assert len(ec2.describe_instance_types(MaxResults=100)["InstanceTypes"]) == 100
+    assert error_code(ec2.describe_instance_types, MaxResults=101) == "InvalidParameterValue"
+    calls = (
+        ec2.describe_instances,
+        ec2.describe_network_interfaces,
+        ec2.describe_security_groups,
+        ec2.describe_subnets,
+        ec2.describe_vpcs,
+    )
+    for describe in calls:
+        describe(MaxResults=1000)
+        assert error_code(describe, MaxResults=1001) == "InvalidParameterValue"
+
+
 def test_an_unknown_type_is_named(ec2):
     assert error_code(ec2.describe_instance_types, InstanceTypes=["m5.large", "m5.huge"]) == "InvalidInstanceType"
 
