@@ -12,10 +12,10 @@ use super::error::ApiError;
 use super::event::Event;
 use super::filter::{check, passes, tag_values};
 use super::lifecycle::Due;
-use super::network::check_tags;
 use super::page::MAX_TYPES;
 use super::request::{CreateInterface, Describe, LaunchInterface, Response, RunInstances, StateChange};
 use super::resource::{AttachStatus, InstanceRecord, InstanceView, Interface, state_code};
+use super::tags::check_tags;
 use super::types::{self, TypeInfo};
 
 /// EC2 wants a launch of more than this many split up.

@@ -8,10 +8,10 @@ use super::error::ApiError;
 use super::event::Event;
 use super::filter::{check, exact, passes, tag_values};
 use super::lifecycle::Due;
-use super::network::check_tags;
 use super::replicated::Replicated;
 use super::request::{CreateInterface, Describe, InterfaceChange, ModifyInterface, Response};
 use super::resource::{AttachStatus, Interface};
+use super::tags::check_tags;
 
 /// Security groups of one interface (the default of an adjustable quota).
 const MAX_GROUPS: usize = 5;

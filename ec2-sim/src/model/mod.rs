@@ -24,6 +24,7 @@ pub mod request;
 pub mod resource;
 mod rng;
 pub mod subnet;
+mod tags;
 pub mod throttle;
 pub mod timing;
 mod token;

@@ -1,4 +1,4 @@
-//! VPCs, subnets, security groups and tags.
+//! VPCs, subnets and security groups.
 
 use std::time::Duration;
 
@@ -16,8 +16,6 @@ use super::subnet::AddressMap;
 
 /// Prefix lengths of VPCs and subnets ([VPC CIDR blocks](https://docs.aws.amazon.com/vpc/latest/userguide/vpc-cidr-blocks.html)).
 const LENGTHS: std::ops::RangeInclusive<u8> = 16..=28;
-/// Tags that one resource can have.
-const MAX_TAGS: usize = 50;
 
 impl Model {
     pub(super) fn build_network(&mut self) -> Result<(), ApiError> {
@@ -201,71 +199,6 @@ impl Model {
         describe.page.cut(found.cloned(), |group| group.id.as_str()).map(Response::SecurityGroups)
     }
 
-    pub(super) fn create_tags(&mut self, resources: &[String], tags: &Tags) -> Result<Response, ApiError> {
-        if resources.is_empty() {
-            return Err(ApiError::missing("resourceIdSet"));
-        }
-        if tags.is_empty() {
-            return Err(ApiError::missing("tagSet"));
-        }
-        check_tags(tags)?;
-        // All or none: EC2 tags nothing when one of the resources does not exist.
-        for resource in resources {
-            let count = self.tags_of(resource)?.keys().filter(|key| !tags.contains_key(*key)).count() + tags.len();
-            if count > MAX_TAGS {
-                let message = format!("The maximum number of Tags for this resource has been reached: {MAX_TAGS}");
-                return Err(ApiError::client("TagLimitExceeded", message));
-            }
-        }
-        for resource in resources {
-            self.tag(resource, tags);
-        }
-        Ok(Response::Done)
-    }
-
-    fn tags_of(&self, resource: &str) -> Result<&Tags, ApiError> {
-        let unknown = || ApiError::client("InvalidID", format!("The ID '{resource}' is not valid"));
-        if resource.starts_with("eni-") {
-            let id = resource.parse().map_err(|_| unknown())?;
-            Ok(&self.found_interface(&id)?.tags)
-        } else if resource.starts_with("i-") {
-            let id = resource.parse().map_err(|_| unknown())?;
-            let instance = self.instances.get(&id).ok_or_else(|| ApiError::instance_not_found(resource))?;
-            Ok(&instance.tags)
-        } else if resource.starts_with("subnet-") {
-            let id = resource.parse().map_err(|_| unknown())?;
-            let subnet = self.subnets.get(&id).ok_or_else(|| ApiError::subnet_not_found(resource))?;
-            Ok(&subnet.info.tags)
-        } else if resource.starts_with("sg-") {
-            let id = resource.parse().map_err(|_| unknown())?;
-            Ok(&self.groups.get(&id).ok_or_else(|| ApiError::group_not_found(resource))?.tags)
-        } else if resource.starts_with("vpc-") {
-            let id = resource.parse().map_err(|_| unknown())?;
-            Ok(&self.vpcs.get(&id).ok_or_else(|| ApiError::vpc_not_found(resource))?.tags)
-        } else {
-            Err(unknown())
-        }
-    }
-
-    fn tag(&mut self, resource: &str, tags: &Tags) {
-        let new = || tags.iter().map(|(key, value)| (key.clone(), value.clone()));
-        if let Ok(id) = resource.parse() {
-            self.change_interface(&id, |interface| interface.tags.extend(new()));
-        }
-        if let Some(instance) = resource.parse().ok().and_then(|id| self.instances.get_mut(&id)) {
-            instance.tags.extend(new());
-        }
-        if let Some(subnet) = resource.parse().ok().and_then(|id| self.subnets.get_mut(&id)) {
-            subnet.info.tags.extend(new());
-        }
-        if let Some(group) = resource.parse().ok().and_then(|id| self.groups.get_mut(&id)) {
-            group.tags.extend(new());
-        }
-        if let Some(vpc) = resource.parse().ok().and_then(|id| self.vpcs.get_mut(&id)) {
-            vpc.tags.extend(new());
-        }
-    }
-
     /// EC2's zone id, which is the same zone in every account: `euw1-az1`.
     pub fn zone_id(&self, zone: &Zone) -> String {
         let letter = zone.as_str().bytes().last().unwrap_or(b'a');
@@ -356,22 +289,6 @@ impl SubnetRecord {
         let available_ips = self.shown_free.seen(now).copied().unwrap_or_default();
         SubnetView { info: self.info.clone(), available_ips }
     }
-}
-
-/// Keys and values have the lengths that EC2 allows and do not begin with AWS's own prefix.
-pub(super) fn check_tags(tags: &Tags) -> Result<(), ApiError> {
-    if tags.len() > MAX_TAGS {
-        return Err(ApiError::client("TagLimitExceeded", format!("A resource can have at most {MAX_TAGS} tags")));
-    }
-    for (key, value) in tags {
-        if key.is_empty() || key.chars().count() > 127 || value.chars().count() > 255 {
-            return Err(ApiError::invalid_value(format!("Tag key or value exceeds its maximum length: '{key}'")));
-        }
-        if key.starts_with("aws:") {
-            return Err(ApiError::invalid_value(format!("Tag keys starting with 'aws:' are reserved: '{key}'")));
-        }
-    }
-    Ok(())
 }
 
 fn check_length(code: &'static str, cidr: Ipv4Net) -> Result<(), ApiError> {

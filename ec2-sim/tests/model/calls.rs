@@ -1,7 +1,6 @@
 //! The calls themselves: client tokens, dry runs, tags, throttling, and faults that are asked for.
 
-use ec2_sim::model::filter::Filter;
-use ec2_sim::model::request::{CreateInterface, Describe, RunInstances, Wanted};
+use ec2_sim::model::request::{CreateInterface, RunInstances, Wanted};
 use ec2_sim::model::resource::AttachStatus;
 use ec2_sim::{Event, FaultKind, FaultRule, Model, Request, SimConfig};
 use enipool_pool::InstanceType;
@@ -80,19 +79,4 @@ fn a_dry_run_changes_nothing() {
     let reply = world.0.call_with("test", &Request::CreateNetworkInterface(create), true);
     assert_eq!(reply.result.unwrap_err().code, "DryRunOperation");
     assert_eq!(world.0.interfaces().count(), 0);
-}
-
-#[test]
-fn tags_reach_all_resources_or_none() {
-    let mut world = World::instant();
-    let eni = world.create(Wanted::default()).unwrap();
-    let tags = enipool_pool::ec2::Tags::from([("owner".to_owned(), "enipool".to_owned())]);
-    let ghost = "eni-0123456789abcdef0".to_owned();
-    let both = Request::CreateTags { resources: vec![eni.id.to_string(), ghost], tags: tags.clone() };
-    assert_eq!(world.code(both), "InvalidNetworkInterfaceID.NotFound");
-    assert!(world.0.interface(&eni.id).unwrap().tags.is_empty());
-    let resources = vec![eni.id.to_string(), world.subnet().to_string()];
-    world.call(Request::CreateTags { resources, tags }).unwrap();
-    let tagged = Describe::filtered([Filter::new("tag:owner", ["enipool"])]);
-    assert_eq!(world.describe(tagged).unwrap().len(), 1);
 }

@@ -1,4 +1,6 @@
 """The life of network interfaces, as boto3 sees it."""
+import pytest
+from botocore.exceptions import ClientError
 from conftest import error_code, launch, subnet_a
 
 
@@ -148,3 +150,18 @@ def test_tags_can_be_added(ec2):
     assert [e["NetworkInterfaceId"] for e in found] == [eni]
     reserved = error_code(ec2.create_tags, Resources=[eni], Tags=[{"Key": "aws:x", "Value": "y"}])
     assert reserved == "InvalidParameterValue"
+
+
+def test_tags_have_ec2_s_limits(ec2):
+    eni = ec2.create_network_interface(SubnetId=subnet_a(ec2)["SubnetId"])["NetworkInterface"]["NetworkInterfaceId"]
+
+    def refusal(*tags):
+        with pytest.raises(ClientError) as caught:
+            ec2.create_tags(Resources=[eni], Tags=[{"Key": key, "Value": value} for key, value in tags])
+        return caught.value.response["Error"]
+
+    ec2.create_tags(Resources=[eni], Tags=[{"Key": "k" * 128, "Value": "v" * 256}])
+    assert refusal(("k" * 129, "v"))["Message"] == "Tag key exceeds the maximum length of 128 characters"
+    assert refusal(("k", "v" * 257))["Message"] == "Tag value exceeds the maximum length of 256 characters"
+    assert refusal(*((f"k{n}", "v") for n in range(50)))["Code"] == "TagLimitExceeded"
+    ec2.create_tags(Resources=[eni], Tags=[{"Key": f"k{n}", "Value": "v"} for n in range(49)])
