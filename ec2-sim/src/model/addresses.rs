@@ -1,6 +1,6 @@
 //! Secondary addresses and /28 prefixes of interfaces: assign, unassign, and what a new interface takes.
 
-use std::collections::BTreeSet;
+use std::collections::{BTreeMap, BTreeSet};
 use std::net::Ipv4Addr;
 
 use enipool_pool::{EniId, Prefix, SubnetId};
@@ -9,7 +9,7 @@ use super::Model;
 use super::error::ApiError;
 use super::event::Event;
 use super::request::{Assign, AssignedAddresses, Response, Unassign, Wanted};
-use super::resource::SubnetRecord;
+use super::resource::{Interface, SubnetRecord};
 use super::rng::Rng;
 
 /// Most addresses and prefixes that an interface not yet attached can take: the largest instance types hold 50 per
@@ -124,13 +124,17 @@ impl Model {
         if interface.slots().saturating_add(new.slots()) > slots {
             return Err(address_limit());
         }
-        if assign.allow_reassignment {
-            self.take_from_others(&assign.interface, &new.addresses)?;
-        }
-        let record = self.subnets.get_mut(&interface.subnet).ok_or_else(ApiError::internal)?;
+        let moved = if assign.allow_reassignment { self.owners(&interface, &new.addresses) } else { BTreeMap::new() };
+        let record = self.subnets.get(&interface.subnet).ok_or_else(ApiError::internal)?;
         if has_prefixes(&new) && new.addresses_needed() > record.map.free() {
             return Err(ApiError::more_than_free());
         }
+        // Nobody loses an address to a call that is refused for another one.
+        check_named(record, &new.addresses, |address| moved.contains_key(&address))?;
+        for (address, owner) in moved {
+            self.give_back(&owner, &[address], &[]);
+        }
+        let record = self.subnets.get_mut(&interface.subnet).ok_or_else(ApiError::internal)?;
         let taken = take(record, &mut self.address_rng, &new)?;
         self.change_interface(&assign.interface, |interface| {
             interface.secondary_ips.extend(&taken.addresses);
@@ -144,19 +148,11 @@ impl Model {
         Ok(Response::Assigned { interface: assign.interface.clone(), assigned })
     }
 
-    /// AllowReassignment: secondary addresses named in the call leave the interface that has them.
-    fn take_from_others(&mut self, to: &EniId, addresses: &[Ipv4Addr]) -> Result<(), ApiError> {
-        for address in addresses {
-            let owner = self.interfaces().find(|eni| eni.id != *to && eni.secondary_ips.contains(address));
-            if let Some(owner) = owner.map(|eni| eni.id.clone()) {
-                self.unassign_addresses(&Unassign {
-                    interface: owner,
-                    addresses: vec![*address],
-                    prefixes: Vec::new(),
-                })?;
-            }
-        }
-        Ok(())
+    /// AllowReassignment: which of these addresses are secondary ones of other interfaces in the subnet, and so can move.
+    fn owners(&self, to: &Interface, addresses: &[Ipv4Addr]) -> BTreeMap<Ipv4Addr, EniId> {
+        let others = || self.interfaces().filter(|eni| eni.id != to.id && eni.subnet == to.subnet);
+        let owner = |address| others().find(|eni| eni.secondary_ips.contains(address)).map(|eni| eni.id.clone());
+        addresses.iter().filter_map(|address| Some((*address, owner(address)?))).collect()
     }
 
     pub(super) fn unassign_addresses(&mut self, unassign: &Unassign) -> Result<Response, ApiError> {
@@ -179,22 +175,27 @@ impl Model {
                 unassign.interface
             )));
         }
-        if let Some(subnet) = self.subnet_of(&unassign.interface).cloned()
+        self.give_back(&unassign.interface, &unassign.addresses, &unassign.prefixes);
+        Ok(Response::Done)
+    }
+
+    /// Addresses and prefixes leave the interface and are free again.
+    fn give_back(&mut self, eni: &EniId, addresses: &[Ipv4Addr], prefixes: &[Prefix]) {
+        if let Some(subnet) = self.subnet_of(eni).cloned()
             && let Some(record) = self.subnets.get_mut(&subnet)
         {
-            for address in &unassign.addresses {
+            for address in addresses {
                 record.map.give_back(*address);
             }
-            for prefix in &unassign.prefixes {
+            for prefix in prefixes {
                 record.map.give_back_prefix(*prefix);
             }
         }
-        self.change_interface(&unassign.interface, |interface| {
-            interface.secondary_ips.retain(|address| !unassign.addresses.contains(address));
-            interface.prefixes.retain(|prefix| !unassign.prefixes.contains(prefix));
+        self.change_interface(eni, |interface| {
+            interface.secondary_ips.retain(|address| !addresses.contains(address));
+            interface.prefixes.retain(|prefix| !prefixes.contains(prefix));
         });
-        self.addresses_changed(&unassign.interface);
-        Ok(Response::Done)
+        self.addresses_changed(eni);
     }
 
     fn addresses_changed(&mut self, eni: &EniId) {
@@ -227,29 +228,14 @@ fn take_into(
     rng: &mut Rng,
     wanted: &Wanted,
 ) -> Result<(), ApiError> {
-    let named: BTreeSet<_> = wanted.addresses.iter().collect();
-    if named.len() < wanted.addresses.len() {
-        return Err(ApiError::invalid_value("The same address is named twice."));
-    }
-    let mut moved = Vec::new();
+    check_named(subnet, &wanted.addresses, |_| false)?;
     for address in &wanted.addresses {
-        check_address(subnet, *address)?;
-        if subnet.map.take(*address) {
-            taken.addresses.push(*address);
-        } else {
-            moved.push(address.to_string());
-        }
+        subnet.map.take(*address);
+        taken.addresses.push(*address);
     }
-    if !moved.is_empty() {
-        return Err(ApiError::invalid_value(format!("[{}] assigned, but move is not allowed.", moved.join(", "))));
-    }
+    check_named_prefixes(subnet, &wanted.prefixes)?;
     for prefix in &wanted.prefixes {
-        if !prefix.addresses().all(|address| subnet.map.contains(address)) {
-            return Err(ApiError::invalid_value(format!("{prefix} does not fall within the subnet's address range")));
-        }
-        if !subnet.map.take_prefix(*prefix) {
-            return Err(ApiError::insufficient_prefixes());
-        }
+        subnet.map.take_prefix(*prefix);
         taken.prefixes.push(*prefix);
     }
     for _ in 0..wanted.address_count.unwrap_or(0) {
@@ -259,6 +245,45 @@ fn take_into(
         taken.prefixes.push(subnet.map.take_any_prefix(rng).ok_or_else(ApiError::insufficient_prefixes)?);
     }
     Ok(())
+}
+
+/// Whether all these addresses can be had: free, or `movable` from where they are.
+fn check_named(
+    subnet: &SubnetRecord,
+    addresses: &[Ipv4Addr],
+    movable: impl Fn(Ipv4Addr) -> bool,
+) -> Result<(), ApiError> {
+    if addresses.iter().collect::<BTreeSet<_>>().len() < addresses.len() {
+        return Err(ApiError::invalid_value("The same address is named twice."));
+    }
+    for address in addresses {
+        check_address(subnet, *address)?;
+    }
+    let held = addresses.iter().filter(|address| subnet.map.is_taken(**address) && !movable(**address));
+    no_move(held.map(ToString::to_string).collect())
+}
+
+/// The same for prefixes. A whole prefix never moves, and AWS documents no code for one that is taken: it is refused as
+/// addresses are. `InsufficientCidrBlocks` would say that no /28 at all is left.
+fn check_named_prefixes(subnet: &SubnetRecord, prefixes: &[Prefix]) -> Result<(), ApiError> {
+    if prefixes.iter().collect::<BTreeSet<_>>().len() < prefixes.len() {
+        return Err(ApiError::invalid_value("The same prefix is named twice."));
+    }
+    if let Some(outside) = prefixes.iter().find(|prefix| !prefix.addresses().all(|a| subnet.map.contains(a))) {
+        return Err(ApiError::invalid_value(format!("{outside} does not fall within the subnet's address range")));
+    }
+    if prefixes.iter().any(|prefix| prefix.addresses().any(|address| subnet.info.cidr.is_reserved(address))) {
+        return Err(ApiError::invalid_value("Address is in subnet's reserved address range"));
+    }
+    let held = prefixes.iter().filter(|prefix| prefix.addresses().any(|address| subnet.map.is_taken(address)));
+    no_move(held.map(ToString::to_string).collect())
+}
+
+fn no_move(held: Vec<String>) -> Result<(), ApiError> {
+    if held.is_empty() {
+        return Ok(());
+    }
+    Err(ApiError::invalid_value(format!("[{}] assigned, but move is not allowed.", held.join(", "))))
 }
 
 fn check_address(subnet: &SubnetRecord, address: Ipv4Addr) -> Result<(), ApiError> {

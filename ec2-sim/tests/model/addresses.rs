@@ -93,27 +93,6 @@ fn a_fragmented_subnet_has_addresses_but_no_prefix() {
 }
 
 #[test]
-fn named_addresses_are_checked_against_subnet_and_owners() {
-    let mut world = World::with_subnet("10.0.1.0/24");
-    let (one, other) = (world.create(Wanted::default()).unwrap(), world.create(Wanted::default()).unwrap());
-    let named = |address: &str| Wanted { addresses: vec![address.parse().unwrap()], ..Wanted::default() };
-    let message = |world: &mut World, address: &str| world.assign(&one.id, named(address)).unwrap_err().message;
-    assert_eq!(message(&mut world, "10.0.2.5"), "Address does not fall within the subnet's address range");
-    assert_eq!(message(&mut world, "10.0.1.3"), "Address is in subnet's reserved address range");
-    let taken = other.primary_ip.to_string();
-    assert_eq!(message(&mut world, &taken), format!("[{taken}] assigned, but move is not allowed."));
-}
-
-#[test]
-fn an_address_that_the_interface_has_may_be_assigned_again() {
-    let mut world = World::with_subnet("10.0.1.0/24");
-    let eni = world.create(Wanted::addresses(1)).unwrap();
-    let again = Wanted { addresses: eni.secondary_ips.clone(), ..Wanted::default() };
-    assert!(world.assign(&eni.id, again).is_ok());
-    assert_eq!(world.0.interface(&eni.id).unwrap().secondary_ips, eni.secondary_ips);
-}
-
-#[test]
 fn addresses_and_prefixes_are_not_taken_in_one_call() {
     let mut world = World::instant();
     let both = Wanted { address_count: Some(1), prefix_count: Some(1), ..Wanted::default() };

@@ -7,6 +7,7 @@ mod addresses;
 mod calls;
 mod life;
 mod limits;
+mod named;
 mod tags;
 mod tokens;
 mod views;
