@@ -140,8 +140,9 @@ fn on_model(model: &mut Model, method: &Method, path: &str, query: &str, body: &
             "truth": model.truth(),
         })),
         ("GET", ["calls"]) => {
-            let since = query.strip_prefix("since=").unwrap_or("0");
-            let since = since.parse().map_err(|_| ControlError::Bad(format!("since={since} is no number")))?;
+            let since = if query.is_empty() { "since=0" } else { query };
+            let since = since.strip_prefix("since=").and_then(|number| number.parse().ok());
+            let since = since.ok_or_else(|| ControlError::Bad(format!("{query:?} is not since=NUMBER")))?;
             let calls: Vec<_> = model.calls().since(since).collect();
             Ok(json!({ "last": model.calls().last_seq(), "counts": model.calls().counts(), "calls": calls }))
         }

@@ -4,6 +4,8 @@ use std::time::Duration;
 
 use serde::{Deserialize, Serialize};
 
+use super::request::ACTIONS;
+
 /// How a call goes wrong.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(tag = "kind", rename_all = "kebab-case", rename_all_fields = "kebab-case")]
@@ -37,27 +39,76 @@ pub enum FaultKind {
     Error { status: u16, code: String, message: String },
 }
 
+impl FaultKind {
+    /// Fields of a rule's JSON that belong to this kind.
+    fn fields(&self) -> &'static [&'static str] {
+        match self {
+            Self::Slow { .. } => &["kind", "millis"],
+            Self::Error { .. } => &["kind", "status", "code", "message"],
+            _ => &["kind"],
+        }
+    }
+}
+
 /// A fault and the calls that it befalls. All conditions must hold.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
-#[serde(rename_all = "kebab-case")]
+#[serde(rename_all = "kebab-case", try_from = "Written")]
 pub struct FaultRule {
     #[serde(flatten)]
     pub kind: FaultKind,
     /// EC2's name of the action; absent: every action.
-    #[serde(default)]
     pub action: Option<String>,
     /// An id (instance, interface, subnet, …) that the request names; absent: any.
-    #[serde(default)]
     pub resource: Option<String>,
     /// The access key that signed the request; absent: any.
-    #[serde(default)]
     pub caller: Option<String>,
     /// Matching calls that pass before the first one that fails.
-    #[serde(default)]
     pub skip: u32,
     /// How many calls fail; absent: all until the rule is removed.
-    #[serde(default)]
     pub count: Option<u32>,
+}
+
+/// A rule as it is written down, before anybody has looked at whether it makes sense.
+#[derive(Deserialize)]
+struct Written {
+    action: Option<String>,
+    resource: Option<String>,
+    caller: Option<String>,
+    #[serde(default)]
+    skip: u32,
+    count: Option<u32>,
+    #[serde(flatten)]
+    kind: serde_json::Map<String, serde_json::Value>,
+}
+
+/// What is wrong with a rule that somebody wrote.
+#[derive(Debug, thiserror::Error)]
+enum RuleError {
+    #[error("{0}")]
+    Kind(#[from] serde_json::Error),
+    #[error(
+        "a fault of this kind has no field {field:?}: it has {known}, and action, resource, caller, skip and count"
+    )]
+    Field { field: String, known: String },
+    #[error("{0:?} is no action of this simulator; its actions are {known}", known = ACTIONS.join(", "))]
+    Action(String),
+}
+
+/// A misspelt rule would befall nothing, and a test of it would prove nothing.
+impl TryFrom<Written> for FaultRule {
+    type Error = RuleError;
+
+    fn try_from(written: Written) -> Result<Self, RuleError> {
+        let Written { action, resource, caller, skip, count, kind: fields } = written;
+        let kind: FaultKind = serde_json::from_value(serde_json::Value::Object(fields.clone()))?;
+        if let Some(field) = fields.into_iter().map(|(field, _)| field).find(|f| !kind.fields().contains(&f.as_str())) {
+            return Err(RuleError::Field { field, known: kind.fields().join(", ") });
+        }
+        match action {
+            Some(unknown) if !ACTIONS.contains(&unknown.as_str()) => Err(RuleError::Action(unknown)),
+            action => Ok(Self { kind, action, resource, caller, skip, count }),
+        }
+    }
 }
 
 impl FaultRule {
@@ -184,5 +235,41 @@ mod tests {
         let rule: FaultRule =
             serde_json::from_str(r#"{"kind": "slow", "millis": 1500, "action": "CreateNetworkInterface"}"#).unwrap();
         assert_eq!(rule, FaultRule::always(FaultKind::Slow { millis: 1500 }, "CreateNetworkInterface"));
+    }
+
+    #[test]
+    fn a_rule_is_read_back_as_it_was_written() {
+        for rule in [
+            FaultRule::next(FaultKind::Throttle, "CreateTags", 2),
+            FaultRule { action: None, resource: Some("eni-1".into()), ..FaultRule::always(FaultKind::StuckDetach, "") },
+            FaultRule {
+                skip: 3,
+                ..FaultRule::always(
+                    FaultKind::Error { status: 400, code: "A".into(), message: "b".into() },
+                    "CreateVpc",
+                )
+            },
+        ] {
+            let text = serde_json::to_string(&rule).unwrap();
+            assert_eq!(serde_json::from_str::<FaultRule>(&text).unwrap(), rule, "{text}");
+        }
+    }
+
+    #[test]
+    fn a_misspelt_rule_is_refused_and_the_word_is_named() {
+        for (text, named) in [
+            (r#"{"kind": "throttle", "acton": "CreateTags"}"#, r#"no field "acton""#),
+            (r#"{"kind": "throttle", "millis": 5}"#, r#"no field "millis""#),
+            (r#"{"kind": "slow", "millis": 5, "status": 400}"#, r#"no field "status": it has kind, millis"#),
+            (r#"{"kind": "slow"}"#, "missing field `millis`"),
+            (r#"{"kind": "gremlins"}"#, "unknown variant `gremlins`"),
+            (r#"{"action": "CreateTags"}"#, "missing field `kind`"),
+            (r#"{"kind": "throttle", "action": "CreateTag"}"#, r#""CreateTag" is no action of this simulator"#),
+            (r#"{"kind": "throttle", "action": "createtags"}"#, "CreateTags"),
+            (r#"{"kind": "throttle", "count": -1}"#, "expected u32"),
+        ] {
+            let error = serde_json::from_str::<FaultRule>(text).unwrap_err().to_string();
+            assert!(error.contains(named), "{text}: {error}");
+        }
     }
 }

@@ -183,6 +183,31 @@ pub enum Request {
     CreateSecurityGroup { vpc: VpcId, name: String, description: String, tags: Tags },
 }
 
+/// EC2's names of all actions that there are here.
+pub const ACTIONS: [&str; 21] = [
+    "AssignPrivateIpAddresses",
+    "AttachNetworkInterface",
+    "CreateNetworkInterface",
+    "CreateSecurityGroup",
+    "CreateSubnet",
+    "CreateTags",
+    "CreateVpc",
+    "DeleteNetworkInterface",
+    "DescribeInstanceTypes",
+    "DescribeInstances",
+    "DescribeNetworkInterfaces",
+    "DescribeSecurityGroups",
+    "DescribeSubnets",
+    "DescribeVpcs",
+    "DetachNetworkInterface",
+    "ModifyNetworkInterfaceAttribute",
+    "RunInstances",
+    "StartInstances",
+    "StopInstances",
+    "TerminateInstances",
+    "UnassignPrivateIpAddresses",
+];
+
 /// What a state change of an instance answers.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct StateChange {

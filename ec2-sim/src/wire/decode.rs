@@ -276,3 +276,24 @@ fn tag_specification(params: &Params, resource_type: &str) -> Result<Tags, ApiEr
     }
     Ok(found)
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::model::request::ACTIONS;
+
+    #[test]
+    fn every_action_of_the_list_is_understood_and_no_other() {
+        let code = |action: &str| {
+            let params = Params::parse(&format!("Action={action}&Version=2016-11-15")).unwrap();
+            decode(&params).map(|(request, _)| request.action()).map_err(|error| error.code.into_owned())
+        };
+        for action in ACTIONS {
+            match code(action) {
+                Ok(decoded) => assert_eq!(decoded, action),
+                Err(refusal) => assert_eq!(refusal, "MissingParameter", "{action}"),
+            }
+        }
+        assert_eq!(code("DescribeVolumes"), Err("InvalidAction".to_owned()));
+    }
+}
