@@ -1,12 +1,13 @@
 //! From responses to EC2's XML.
 
+use std::collections::BTreeMap;
 use std::fmt::Display;
 
 use enipool_pool::ec2::Tags;
 
 use super::describe::{instance_item, instance_types, interface_fields, reservation, subnet_fields, vpc_fields};
 use super::xml::Xml;
-use crate::model::resource::{SecurityGroup, state_code};
+use crate::model::resource::{InstanceView, SecurityGroup, state_code};
 use crate::model::{ApiError, Model, Response};
 
 const NAMESPACE: &str = " xmlns=\"http://ec2.amazonaws.com/doc/2016-11-15/\"";
@@ -35,7 +36,7 @@ pub fn error_answer(error: &ApiError, request_id: &str) -> String {
 fn content(xml: &mut Xml, model: &Model, response: &Response) {
     let token = |xml: &mut Xml, next: &Option<String>| xml.optional("nextToken", next.as_ref());
     match response {
-        Response::Reservation(instances) => reservation(xml, model, instances),
+        Response::Reservation(instances) => reservation(xml, model, &instances.iter().collect::<Vec<_>>()),
         Response::StateChanges(changes) => xml.list("instancesSet", changes, |xml, change| {
             xml.text("instanceId", &change.instance);
             for (name, state) in [("currentState", change.current), ("previousState", change.previous)] {
@@ -47,10 +48,7 @@ fn content(xml: &mut Xml, model: &Model, response: &Response) {
             }
         }),
         Response::Instances(page) => {
-            // One reservation per instance: launches of several would share one, which no caller minds.
-            xml.list("reservationSet", &page.items, |xml, instance| {
-                reservation(xml, model, std::slice::from_ref(instance));
-            });
+            xml.list("reservationSet", by_reservation(&page.items), |xml, launched| reservation(xml, model, &launched));
             token(xml, &page.next_token);
         }
         Response::InstanceTypes(page) => {
@@ -97,6 +95,19 @@ fn content(xml: &mut Xml, model: &Model, response: &Response) {
     }
 }
 
+/// The instances of this page by the launch that made them, in the order of their launch indexes.
+fn by_reservation(instances: &[InstanceView]) -> Vec<Vec<&InstanceView>> {
+    let mut launches: BTreeMap<&str, Vec<&InstanceView>> = BTreeMap::new();
+    for instance in instances {
+        launches.entry(&instance.reservation).or_default().push(instance);
+    }
+    let mut launches: Vec<_> = launches.into_values().collect();
+    for launched in &mut launches {
+        launched.sort_by_key(|instance| instance.launch_index);
+    }
+    launches
+}
+
 fn security_group_fields(xml: &mut Xml, model: &Model, group: &SecurityGroup) {
     xml.text("ownerId", &model.config().account);
     xml.text("groupId", &group.id);
@@ -134,6 +145,6 @@ pub(super) fn group_set(xml: &mut Xml, model: &Model, groups: &[impl Display]) {
     });
 }
 
-pub(super) fn instances_set(xml: &mut Xml, model: &Model, instances: &[crate::model::resource::InstanceView]) {
+pub(super) fn instances_set(xml: &mut Xml, model: &Model, instances: &[&InstanceView]) {
     xml.list("instancesSet", instances, |xml, instance| instance_item(xml, model, instance));
 }

@@ -72,7 +72,7 @@ fn common_interface_fields(xml: &mut Xml, model: &Model, eni: &Interface) {
     }
 }
 
-pub(super) fn reservation(xml: &mut Xml, model: &Model, instances: &[InstanceView]) {
+pub(super) fn reservation(xml: &mut Xml, model: &Model, instances: &[&InstanceView]) {
     let id = instances.first().map(|instance| instance.reservation.as_str()).unwrap_or_default();
     xml.text("reservationId", id);
     xml.text("ownerId", &model.config().account);

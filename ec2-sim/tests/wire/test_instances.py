@@ -25,6 +25,48 @@ def test_an_instance_runs_stops_starts_and_ends(ec2):
     assert error_code(ec2.start_instances, InstanceIds=ids) == "IncorrectInstanceState"
 
 
+def test_instances_of_one_launch_share_a_reservation(ec2):
+    def run(count):
+        return ec2.run_instances(
+            ImageId="ami-0123456789abcdef0",
+            InstanceType="m5.large",
+            MinCount=count,
+            MaxCount=count,
+            SubnetId=subnet_a(ec2)["SubnetId"],
+        )
+
+    def instances(launch):
+        return [i["InstanceId"] for i in launch["Instances"]]
+
+    three, one = run(3), run(1)
+    shown = {r["ReservationId"]: r for r in ec2.describe_instances()["Reservations"]}
+    assert shown.keys() == {three["ReservationId"], one["ReservationId"]}
+    for launch in three, one:
+        assert instances(shown[launch["ReservationId"]]) == instances(launch), "in the order of the launch"
+    assert [i["AmiLaunchIndex"] for i in shown[three["ReservationId"]]["Instances"]] == [0, 1, 2]
+    some = ec2.describe_instances(InstanceIds=instances(three)[:2])["Reservations"]
+    assert [instances(r) for r in some] == [instances(three)[:2]]
+
+
+def test_a_launch_token_launches_once(ec2):
+    run = {
+        "ImageId": "ami-0123456789abcdef0",
+        "InstanceType": "m5.large",
+        "MinCount": 1,
+        "MaxCount": 1,
+        "SubnetId": subnet_a(ec2)["SubnetId"],
+        "ClientToken": "node-1",
+    }
+    first, again = ec2.run_instances(**run), ec2.run_instances(**run)
+    assert again["ReservationId"] == first["ReservationId"]
+    assert again["Instances"][0]["InstanceId"] == first["Instances"][0]["InstanceId"]
+    assert len(ec2.describe_instances()["Reservations"]) == 1
+    run["InstanceType"] = "m5.xlarge"
+    assert error_code(ec2.run_instances, **run) == "IdempotentParameterMismatch"
+    run["ClientToken"] = "x" * 65
+    assert error_code(ec2.run_instances, **run) == "InvalidParameterValue"
+
+
 def test_a_launch_template_s_interfaces_come_with_prefixes(ec2):
     subnet = subnet_a(ec2)["SubnetId"]
     node = ec2.run_instances(
