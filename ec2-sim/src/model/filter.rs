@@ -18,21 +18,28 @@ impl Filter {
 /// EC2 takes at most so many filter values in one call.
 const MAX_VALUES: usize = 200;
 
-/// Refuses filters that EC2 does not know for this kind of resource. `known` are plain names; `tag:KEY` is always known.
+/// Characters of one filter value
+/// ([ansible/workshops#530](https://github.com/ansible/workshops/pull/530) quotes EC2's refusal of more).
+const MAX_VALUE: usize = 255;
+
+/// Refuses filters that EC2 does not know for this kind of resource. `known` are plain names; what has `tag-key` has
+/// `tag:KEY` too.
 pub fn check(filters: &[Filter], known: &[&str]) -> Result<(), ApiError> {
+    let limit = |message: String| Err(ApiError::client("FilterLimitExceeded", message));
     for filter in filters {
-        if !filter.name.starts_with("tag:") && !known.contains(&filter.name.as_str()) {
+        let tag = filter.name.starts_with("tag:") && known.contains(&"tag-key");
+        if !tag && !known.contains(&filter.name.as_str()) {
             return Err(ApiError::invalid_value(format!("The filter '{}' is invalid", filter.name)));
         }
         if filter.values.is_empty() {
             return Err(ApiError::invalid_value(format!("The filter '{}' has no values", filter.name)));
         }
+        if filter.values.iter().any(|value| value.chars().count() > MAX_VALUE) {
+            return limit(format!("The maximum length for a filter value is {MAX_VALUE} characters"));
+        }
     }
     if filters.iter().map(|filter| filter.values.len()).sum::<usize>() > MAX_VALUES {
-        return Err(ApiError::client(
-            "FilterLimitExceeded",
-            format!("The maximum number of filter values specified on a single call is {MAX_VALUES}"),
-        ));
+        return limit(format!("The maximum number of filter values specified on a single call is {MAX_VALUES}"));
     }
     Ok(())
 }
@@ -114,6 +121,21 @@ mod tests {
         let error = check(&[Filter::new("colour", ["red"])], &["status"]).unwrap_err();
         assert_eq!(error.code, "InvalidParameterValue");
         assert_eq!(error.message, "The filter 'colour' is invalid");
-        assert!(check(&[Filter::new("tag:colour", ["red"])], &[]).is_ok());
+        assert!(check(&[Filter::new("tag:colour", ["red"])], &["tag-key"]).is_ok());
+        assert!(check(&[Filter::new("tag:colour", ["red"])], &["status"]).is_err(), "things without tags");
+        assert!(check(&[Filter::new("status", [] as [&str; 0])], &["status"]).is_err());
+    }
+
+    #[test]
+    fn one_call_has_at_most_200_filter_values_of_255_characters() {
+        let filters =
+            |count: usize| [Filter::new("status", vec!["x"; 100]), Filter::new("vpc-id", vec!["x"; count - 100])];
+        assert!(check(&filters(200), &["status", "vpc-id"]).is_ok());
+        let error = check(&filters(201), &["status", "vpc-id"]).unwrap_err();
+        assert_eq!(error.code, "FilterLimitExceeded");
+        assert_eq!(error.message, "The maximum number of filter values specified on a single call is 200");
+        let long = |length: usize| [Filter::new("status", ["x".repeat(length)])];
+        assert!(check(&long(255), &["status"]).is_ok());
+        assert_eq!(check(&long(256), &["status"]).unwrap_err().code, "FilterLimitExceeded");
     }
 }

@@ -10,7 +10,8 @@ use super::addresses::{address_limit, has_prefixes, prefixes_unsupported};
 use super::attach::in_use;
 use super::error::ApiError;
 use super::event::Event;
-use super::filter::{check, passes, tag_values};
+use super::filter::{check, passes};
+use super::filters::{INSTANCES, TYPES, type_values};
 use super::lifecycle::Due;
 use super::page::MAX_TYPES;
 use super::request::{CreateInterface, Describe, LaunchInterface, Response, RunInstances, StateChange};
@@ -303,7 +304,7 @@ impl Model {
     }
 
     pub(super) fn describe_instances(&self, describe: &Describe<InstanceId>) -> Result<Response, ApiError> {
-        check(&describe.filters, INSTANCE_FILTERS)?;
+        check(&describe.filters, INSTANCES)?;
         describe.page.check(!describe.ids.is_empty(), "instancesSet")?;
         self.all_found(&describe.ids)?;
         let named: Box<dyn Iterator<Item = &InstanceRecord>> = if describe.ids.is_empty() {
@@ -313,32 +314,9 @@ impl Model {
         };
         let found = named
             .filter(|instance| instance.visible_at <= self.now)
-            .filter(|instance| passes(&describe.filters, |name| self.instance_filter_values(instance, name)))
+            .filter(|instance| passes(&describe.filters, |name| self.instance_values(instance, name)))
             .map(|instance| self.view(instance));
         describe.page.cut(found, |instance| instance.id.as_str()).map(Response::Instances)
-    }
-
-    fn instance_filter_values(&self, instance: &InstanceRecord, name: &str) -> Vec<String> {
-        let interfaces = || instance.interfaces.iter().filter_map(|id| self.interface(id));
-        match name {
-            "instance-id" => vec![instance.id.to_string()],
-            "instance-type" => vec![instance.instance_type().to_string()],
-            "instance-state-name" => vec![state_code(instance.state).1.to_owned()],
-            "instance-state-code" => vec![state_code(instance.state).0.to_string()],
-            "vpc-id" => vec![instance.vpc.to_string()],
-            "subnet-id" => vec![instance.subnet.to_string()],
-            "availability-zone" => vec![instance.zone.to_string()],
-            "image-id" => vec![instance.image.clone()],
-            "reservation-id" => vec![instance.reservation.clone()],
-            "owner-id" => vec![self.config.account.clone()],
-            "client-token" => instance.client_token.iter().cloned().collect(),
-            "network-interface.network-interface-id" => interfaces().map(|eni| eni.id.to_string()).collect(),
-            "private-ip-address" | "network-interface.addresses.private-ip-address" => {
-                interfaces().flat_map(Interface::addresses).map(|address| address.to_string()).collect()
-            }
-            "private-dns-name" => interfaces().take(1).map(|eni| self.private_dns_name(eni.primary_ip)).collect(),
-            other => tag_values(other, &instance.tags).unwrap_or_default(),
-        }
     }
 
     pub(super) fn view(&self, instance: &InstanceRecord) -> InstanceView {
@@ -363,7 +341,7 @@ impl Model {
     }
 
     pub(super) fn describe_instance_types(describe: &Describe<InstanceType>) -> Result<Response, ApiError> {
-        check(&describe.filters, &["instance-type", "hypervisor", "bare-metal"])?;
+        check(&describe.filters, TYPES)?;
         describe.page.check_within(&MAX_TYPES, !describe.ids.is_empty(), "instanceTypes")?;
         let unknown: Vec<&str> =
             describe.ids.iter().filter(|name| types::find(name).is_none()).map(InstanceType::as_str).collect();
@@ -376,36 +354,11 @@ impl Model {
         } else {
             describe.ids.iter().filter_map(types::find).collect()
         };
-        found.retain(|info| {
-            passes(&describe.filters, |name| match name {
-                "instance-type" => vec![info.name.to_string()],
-                "hypervisor" => info.hypervisor().into_iter().map(str::to_owned).collect(),
-                _ => vec![info.is_bare_metal().to_string()],
-            })
-        });
+        found.retain(|info| passes(&describe.filters, |name| type_values(info, name)));
         found.sort_by(|a, b| a.name.cmp(&b.name));
         describe.page.cut(found, |info| info.name.as_str()).map(Response::InstanceTypes)
     }
 }
-
-const INSTANCE_FILTERS: &[&str] = &[
-    "instance-id",
-    "instance-type",
-    "instance-state-name",
-    "instance-state-code",
-    "vpc-id",
-    "subnet-id",
-    "availability-zone",
-    "image-id",
-    "reservation-id",
-    "owner-id",
-    "client-token",
-    "network-interface.network-interface-id",
-    "network-interface.addresses.private-ip-address",
-    "private-ip-address",
-    "private-dns-name",
-    "tag-key",
-];
 
 fn incorrect_instance_state(id: &InstanceId, wanted: &str) -> ApiError {
     let message = format!("The instance '{id}' is not in a state from which it can be {wanted}.");

@@ -6,11 +6,12 @@ use enipool_pool::{EniId, SecurityGroupId, SubnetId, VpcId};
 use super::Model;
 use super::error::ApiError;
 use super::event::Event;
-use super::filter::{check, exact, passes, tag_values};
+use super::filter::{check, exact, passes};
+use super::filters::INTERFACES;
 use super::lifecycle::Due;
 use super::replicated::Replicated;
 use super::request::{CreateInterface, Describe, InterfaceChange, ModifyInterface, Response};
-use super::resource::{AttachStatus, Interface};
+use super::resource::Interface;
 use super::tags::check_tags;
 
 /// Security groups of one interface (the default of an adjustable quota).
@@ -202,7 +203,7 @@ impl Model {
     }
 
     pub(super) fn describe_interfaces(&self, describe: &Describe<EniId>) -> Result<Response, ApiError> {
-        check(&describe.filters, INTERFACE_FILTERS)?;
+        check(&describe.filters, INTERFACES)?;
         describe.page.check(!describe.ids.is_empty(), "networkInterfaceIds")?;
         let narrowed = describe.filters.iter().any(|filter| NARROWING_FILTERS.contains(&filter.name.as_str()));
         if describe.ids.is_empty() && !describe.page.is_paged() && !narrowed && self.live_enis > self.config.max_unpaged
@@ -243,44 +244,7 @@ impl Model {
     }
 
     fn passes_interface_filters(&self, eni: &Interface, describe: &Describe<EniId>) -> bool {
-        passes(&describe.filters, |name| self.interface_filter_values(eni, name))
-    }
-
-    fn interface_filter_values(&self, eni: &Interface, name: &str) -> Vec<String> {
-        let attachment = eni.attachment.as_ref();
-        let of = |value: Option<String>| value.into_iter().collect();
-        match name {
-            "network-interface-id" => vec![eni.id.to_string()],
-            "vpc-id" => vec![eni.vpc.to_string()],
-            "subnet-id" => vec![eni.subnet.to_string()],
-            "availability-zone" => vec![eni.zone.to_string()],
-            "status" => vec![status_name(eni.status()).to_owned()],
-            "description" => vec![eni.description.clone()],
-            "mac-address" => vec![eni.mac.to_string()],
-            "owner-id" => vec![self.config.account.clone()],
-            "requester-managed" => vec!["false".to_owned()],
-            "interface-type" => vec![interface_type_name(eni.interface_type).to_owned()],
-            "source-dest-check" => vec![eni.source_dest_check.to_string()],
-            "private-ip-address" => vec![eni.primary_ip.to_string()],
-            "addresses.private-ip-address" => eni.addresses().map(|address| address.to_string()).collect(),
-            "private-dns-name" => vec![self.private_dns_name(eni.primary_ip)],
-            "group-id" => eni.security_groups.iter().map(ToString::to_string).collect(),
-            "group-name" => eni
-                .security_groups
-                .iter()
-                .filter_map(|id| self.groups.get(id).map(|group| group.name.clone()))
-                .collect(),
-            "attachment.attachment-id" => of(attachment.map(|a| a.id.to_string())),
-            "attachment.instance-id" => of(attachment.map(|a| a.instance.to_string())),
-            "attachment.instance-owner-id" => of(attachment.map(|_| self.config.account.clone())),
-            "attachment.device-index" => of(attachment.map(|a| a.device_index.to_string())),
-            "attachment.network-card-index" => of(attachment.map(|a| a.network_card.to_string())),
-            "attachment.status" => {
-                vec![attachment.map_or("detached", |a| AttachStatus::name(a.status)).to_owned()]
-            }
-            "attachment.delete-on-termination" => of(attachment.map(|a| a.delete_on_termination.to_string())),
-            other => tag_values(other, &eni.tags).unwrap_or_default(),
-        }
+        passes(&describe.filters, |name| self.interface_values(eni, name))
     }
 
     /// `ip-10-0-1-7.eu-west-1.compute.internal`.
@@ -293,33 +257,6 @@ impl Model {
         self.interface(id).map(|interface| &interface.subnet)
     }
 }
-
-const INTERFACE_FILTERS: &[&str] = &[
-    "network-interface-id",
-    "vpc-id",
-    "subnet-id",
-    "availability-zone",
-    "status",
-    "description",
-    "mac-address",
-    "owner-id",
-    "requester-managed",
-    "interface-type",
-    "source-dest-check",
-    "private-ip-address",
-    "addresses.private-ip-address",
-    "private-dns-name",
-    "group-id",
-    "group-name",
-    "attachment.attachment-id",
-    "attachment.instance-id",
-    "attachment.instance-owner-id",
-    "attachment.device-index",
-    "attachment.network-card-index",
-    "attachment.status",
-    "attachment.delete-on-termination",
-    "tag-key",
-];
 
 /// With one of these, a large account needs no pages
 /// ([DescribeNetworkInterfaces](https://docs.aws.amazon.com/AWSEC2/latest/APIReference/API_DescribeNetworkInterfaces.html)).

@@ -11,6 +11,7 @@ pub mod error;
 pub mod event;
 pub mod fault;
 pub mod filter;
+pub mod filters;
 mod gate;
 mod ids;
 mod instance;

@@ -8,7 +8,8 @@ use ipnet::Ipv4Net;
 
 use super::Model;
 use super::error::ApiError;
-use super::filter::{check, passes, tag_values};
+use super::filter::{check, passes};
+use super::filters::{GROUPS, SUBNETS, VPCS};
 use super::replicated::Replicated;
 use super::request::{Describe, Response};
 use super::resource::{SecurityGroup, SubnetInfo, SubnetRecord, SubnetView, Vpc};
@@ -129,27 +130,21 @@ impl Model {
     }
 
     pub(super) fn describe_vpcs(&self, describe: &Describe<VpcId>) -> Result<Response, ApiError> {
-        check(&describe.filters, &["vpc-id", "cidr", "is-default", "owner-id", "state", "tag-key"])?;
+        check(&describe.filters, VPCS)?;
         describe.page.check(!describe.ids.is_empty(), "vpcIds")?;
         if let Some(id) = describe.ids.iter().find(|id| !self.vpcs.contains_key(*id)) {
             return Err(ApiError::vpc_not_found(id.as_str()));
         }
-        let found = self.vpcs.values().filter(|vpc| {
-            (describe.ids.is_empty() || describe.ids.contains(&vpc.id))
-                && passes(&describe.filters, |name| match name {
-                    "vpc-id" => vec![vpc.id.to_string()],
-                    "cidr" => vpc.cidrs.first().map(ToString::to_string).into_iter().collect(),
-                    "is-default" => vec!["false".to_owned()],
-                    "owner-id" => vec![self.config.account.clone()],
-                    "state" => vec!["available".to_owned()],
-                    other => tag_values(other, &vpc.tags).unwrap_or_default(),
-                })
-        });
+        let found = self
+            .vpcs
+            .values()
+            .filter(|vpc| describe.ids.is_empty() || describe.ids.contains(&vpc.id))
+            .filter(|vpc| passes(&describe.filters, |name| self.vpc_values(vpc, name)));
         describe.page.cut(found.cloned(), |vpc| vpc.id.as_str()).map(Response::Vpcs)
     }
 
     pub(super) fn describe_subnets(&self, describe: &Describe<SubnetId>) -> Result<Response, ApiError> {
-        check(&describe.filters, SUBNET_FILTERS)?;
+        check(&describe.filters, SUBNETS)?;
         describe.page.check(!describe.ids.is_empty(), "subnetIds")?;
         if let Some(id) = describe.ids.iter().find(|id| !self.subnets.contains_key(*id)) {
             return Err(ApiError::subnet_not_found(id.as_str()));
@@ -159,64 +154,27 @@ impl Model {
             .values()
             .filter(|subnet| describe.ids.is_empty() || describe.ids.contains(&subnet.info.id))
             .map(|subnet| subnet.view(self.now))
-            .filter(|subnet| passes(&describe.filters, |name| self.subnet_filter_values(subnet, name)));
+            .filter(|subnet| passes(&describe.filters, |name| self.subnet_values(subnet, name)));
         describe.page.cut(found, |subnet| subnet.info.id.as_str()).map(Response::Subnets)
     }
 
-    fn subnet_filter_values(&self, subnet: &SubnetView, name: &str) -> Vec<String> {
-        let info = &subnet.info;
-        match name {
-            "subnet-id" => vec![info.id.to_string()],
-            "vpc-id" => vec![info.vpc.to_string()],
-            "availability-zone" | "availabilityZone" => vec![info.zone.to_string()],
-            "availability-zone-id" => vec![self.zone_id(&info.zone)],
-            "cidr" | "cidr-block" | "cidrBlock" => vec![info.cidr.0.to_string()],
-            "available-ip-address-count" => vec![subnet.available_ips.to_string()],
-            "state" => vec!["available".to_owned()],
-            "owner-id" => vec![self.config.account.clone()],
-            "default-for-az" => vec!["false".to_owned()],
-            other => tag_values(other, &info.tags).unwrap_or_default(),
-        }
-    }
-
     pub(super) fn describe_security_groups(&self, describe: &Describe<SecurityGroupId>) -> Result<Response, ApiError> {
-        check(&describe.filters, &["group-id", "group-name", "vpc-id", "description", "owner-id", "tag-key"])?;
+        check(&describe.filters, GROUPS)?;
         describe.page.check(!describe.ids.is_empty(), "groupIds")?;
         if let Some(id) = describe.ids.iter().find(|id| !self.groups.contains_key(*id)) {
             return Err(ApiError::group_not_found(id.as_str()));
         }
-        let found = self.groups.values().filter(|group| {
-            (describe.ids.is_empty() || describe.ids.contains(&group.id))
-                && passes(&describe.filters, |name| match name {
-                    "group-id" => vec![group.id.to_string()],
-                    "group-name" => vec![group.name.clone()],
-                    "vpc-id" => vec![group.vpc.to_string()],
-                    "description" => vec![group.description.clone()],
-                    "owner-id" => vec![self.config.account.clone()],
-                    other => tag_values(other, &group.tags).unwrap_or_default(),
-                })
-        });
+        let found = self
+            .groups
+            .values()
+            .filter(|group| describe.ids.is_empty() || describe.ids.contains(&group.id))
+            .filter(|group| passes(&describe.filters, |name| self.group_values(group, name)));
         describe.page.cut(found.cloned(), |group| group.id.as_str()).map(Response::SecurityGroups)
     }
 
     /// EC2's zone id, which is the same zone in every account: `euw1-az1`.
     pub fn zone_id(&self, zone: &Zone) -> String {
-        let letter = zone.as_str().bytes().last().unwrap_or(b'a');
-        let parts: Vec<&str> = self.config.region.split('-').collect();
-        let short = match parts.as_slice() {
-            [area, direction, number] => {
-                let direction = match *direction {
-                    "northeast" => "ne",
-                    "southeast" => "se",
-                    "northwest" => "nw",
-                    "southwest" => "sw",
-                    other => other.get(..1).unwrap_or_default(),
-                };
-                format!("{area}{direction}{number}")
-            }
-            _ => self.config.region.clone(),
-        };
-        format!("{short}-az{}", u32::from(letter.saturating_sub(b'a')) + 1)
+        zone_id(&self.config.region, zone)
     }
 
     /// Tells the readers of `availableIpAddressCount`, late.
@@ -267,22 +225,6 @@ impl Model {
     }
 }
 
-const SUBNET_FILTERS: &[&str] = &[
-    "subnet-id",
-    "vpc-id",
-    "availability-zone",
-    "availabilityZone",
-    "availability-zone-id",
-    "cidr",
-    "cidr-block",
-    "cidrBlock",
-    "available-ip-address-count",
-    "state",
-    "owner-id",
-    "default-for-az",
-    "tag-key",
-];
-
 impl SubnetRecord {
     /// As DescribeSubnets shows it at `now`.
     pub fn view(&self, now: Timestamp) -> SubnetView {
@@ -296,5 +238,49 @@ fn check_length(code: &'static str, cidr: Ipv4Net) -> Result<(), ApiError> {
         Ok(())
     } else {
         Err(ApiError::client(code, format!("The CIDR '{cidr}' is invalid. Its length must be between /16 and /28.")))
+    }
+}
+
+/// The region's name in short and the number of the zone
+/// ([AZ IDs](https://docs.aws.amazon.com/global-infrastructure/latest/regions/az-ids.html)). Where the letters of an account
+/// point to is AWS's secret; here `a` is always `az1`.
+fn zone_id(region: &str, zone: &Zone) -> String {
+    let letter = zone.as_str().bytes().last().unwrap_or(b'a');
+    let short = |direction: &str| match direction {
+        "northeast" => "ne".to_owned(),
+        "southeast" => "se".to_owned(),
+        "northwest" => "nw".to_owned(),
+        "southwest" => "sw".to_owned(),
+        other => other.chars().take(1).collect(),
+    };
+    let parts: Vec<&str> = region.split('-').collect();
+    let region = match parts.as_slice() {
+        [area, direction, number] => format!("{area}{}{number}", short(direction)),
+        // A partition of its own: us-gov-west-1.
+        [area, partition, direction, number] => {
+            format!("{area}{}{}{number}", partition.chars().take(1).collect::<String>(), short(direction))
+        }
+        _ => region.to_owned(),
+    };
+    format!("{region}-az{}", u32::from(letter.saturating_sub(b'a')) + 1)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn zones_have_the_ids_that_aws_gives_them() {
+        for (region, zone, id) in [
+            ("eu-west-1", "eu-west-1a", "euw1-az1"),
+            ("eu-central-1", "eu-central-1c", "euc1-az3"),
+            ("us-east-1", "us-east-1f", "use1-az6"),
+            ("ap-southeast-2", "ap-southeast-2b", "apse2-az2"),
+            ("ap-northeast-1", "ap-northeast-1d", "apne1-az4"),
+            ("us-gov-west-1", "us-gov-west-1a", "usgw1-az1"),
+            ("us-gov-east-1", "us-gov-east-1b", "usge1-az2"),
+        ] {
+            assert_eq!(zone_id(region, &Zone::new(zone)), id);
+        }
     }
 }

@@ -23,6 +23,18 @@ pub struct Vpc {
     pub tags: Tags,
 }
 
+impl Vpc {
+    /// Every range with the id of its association.
+    pub fn associations(&self) -> impl Iterator<Item = (String, &Ipv4Net)> {
+        // Ids of their own, so that they differ between VPCs; counted up from the VPC's.
+        let number = self.id.as_str().strip_prefix("vpc-").and_then(|hex| u128::from_str_radix(hex, 16).ok());
+        let number = number.unwrap_or_default();
+        self.cidrs.iter().zip(0..).map(move |(cidr, index)| {
+            (format!("vpc-cidr-assoc-{:017x}", number.wrapping_add(index) & 0x000f_ffff_ffff_ffff_ffff), cidr)
+        })
+    }
+}
+
 #[derive(Debug, Clone, PartialEq, Eq, Serialize)]
 pub struct SecurityGroup {
     pub id: SecurityGroupId,
@@ -201,5 +213,15 @@ pub struct InstanceView {
 impl InstanceView {
     pub fn primary(&self) -> Option<&Interface> {
         self.interfaces.iter().find(|eni| eni.attachment.as_ref().is_some_and(|a| a.device_index == 0))
+    }
+}
+
+/// EC2's form of a time: `2026-01-01T00:00:00.000Z`.
+pub fn time(at: Timestamp) -> String {
+    let millis = i64::try_from(at.0).unwrap_or(i64::MAX);
+    match jiff::Timestamp::from_millisecond(millis) {
+        Ok(time) => time.strftime("%Y-%m-%dT%H:%M:%S.%3fZ").to_string(),
+        // Beyond the year 9999, which a clock moved on demand can reach.
+        Err(_) => "9999-12-31T23:59:59.999Z".to_owned(),
     }
 }

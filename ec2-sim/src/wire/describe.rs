@@ -1,24 +1,14 @@
 //! The XML of single resources: interfaces, instances, instance types, subnets, VPCs.
 
-use enipool_pool::Timestamp;
 use enipool_pool::ec2::InstanceState;
 
 use super::answer::{group_set, instances_set, tag_set};
 use super::xml::Xml;
 use crate::model::Model;
+use crate::model::filters::DHCP_OPTIONS;
 use crate::model::interface::{interface_type_name, status_name};
-use crate::model::resource::{InstanceView, Interface, SubnetView, Vpc, state_code};
+use crate::model::resource::{InstanceView, Interface, SubnetView, Vpc, state_code, time};
 use crate::model::types::TypeInfo;
-
-/// EC2's form of a time: `2026-01-01T00:00:00.000Z`.
-fn time(at: Timestamp) -> String {
-    let millis = i64::try_from(at.0).unwrap_or(i64::MAX);
-    match jiff::Timestamp::from_millisecond(millis) {
-        Ok(time) => time.strftime("%Y-%m-%dT%H:%M:%S.%3fZ").to_string(),
-        // Beyond the year 9999, which a clock moved on demand can reach.
-        Err(_) => "9999-12-31T23:59:59.999Z".to_owned(),
-    }
-}
 
 fn empty(xml: &mut Xml, name: &str) {
     xml.nested(name, |_| ());
@@ -28,7 +18,7 @@ pub(super) fn interface_fields(xml: &mut Xml, model: &Model, eni: &Interface) {
     common_interface_fields(xml, model, eni);
     xml.text("availabilityZone", &eni.zone);
     xml.text("availabilityZoneId", model.zone_id(&eni.zone));
-    xml.text("requesterId", format!("AROAENIPOOLSIMULATED0:{}", model.config().iam_role));
+    xml.text("requesterId", model.requester_id());
     xml.text("requesterManaged", false);
     xml.text("denyAllIgwTraffic", false);
     xml.text("ipv6Native", false);
@@ -189,7 +179,7 @@ pub(super) fn subnet_fields(xml: &mut Xml, model: &Model, subnet: &SubnetView) {
     let info = &subnet.info;
     let config = model.config();
     xml.text("subnetId", &info.id);
-    xml.text("subnetArn", format!("arn:aws:ec2:{}:{}:subnet/{}", config.region, config.account, info.id));
+    xml.text("subnetArn", model.subnet_arn(&info.id));
     xml.text("state", "available");
     xml.text("ownerId", &config.account);
     xml.text("vpcId", &info.vpc);
@@ -210,13 +200,13 @@ pub(super) fn vpc_fields(xml: &mut Xml, model: &Model, vpc: &Vpc) {
     xml.text("ownerId", &model.config().account);
     xml.text("state", "available");
     xml.optional("cidrBlock", vpc.cidrs.first());
-    xml.list("cidrBlockAssociationSet", vpc.cidrs.iter().enumerate(), |xml, (index, cidr)| {
-        xml.text("associationId", format!("vpc-cidr-assoc-{index:017x}"));
+    xml.list("cidrBlockAssociationSet", vpc.associations(), |xml, (association, cidr)| {
+        xml.text("associationId", association);
         xml.text("cidrBlock", cidr);
         xml.nested("cidrBlockState", |xml| xml.text("state", "associated"));
     });
     empty(xml, "ipv6CidrBlockAssociationSet");
-    xml.text("dhcpOptionsId", "dopt-default");
+    xml.text("dhcpOptionsId", DHCP_OPTIONS);
     xml.text("instanceTenancy", "default");
     xml.text("isDefault", false);
     tag_set(xml, &vpc.tags);
