@@ -1,4 +1,6 @@
 """The life of network interfaces, as boto3 sees it."""
+import functools
+
 import pytest
 from botocore.exceptions import ClientError
 from conftest import error_code, launch, subnet_a
@@ -50,6 +52,36 @@ def test_attach_modify_detach_delete(ec2):
     ec2.delete_network_interface(NetworkInterfaceId=eni)
     not_found = error_code(ec2.describe_network_interfaces, NetworkInterfaceIds=[eni])
     assert not_found == "InvalidNetworkInterfaceID.NotFound"
+
+
+def test_one_attribute_of_an_interface_is_changed_at_a_time(ec2):
+    subnet = subnet_a(ec2)
+    groups = [
+        ec2.create_security_group(VpcId=subnet["VpcId"], GroupName=f"g{n}", Description="d")["GroupId"] for n in range(6)
+    ]
+    eni = ec2.create_network_interface(SubnetId=subnet["SubnetId"], Description="new")["NetworkInterface"]
+    modify = functools.partial(ec2.modify_network_interface_attribute, NetworkInterfaceId=eni["NetworkInterfaceId"])
+
+    def shown():
+        return ec2.describe_network_interfaces(NetworkInterfaceIds=[eni["NetworkInterfaceId"]])["NetworkInterfaces"][0]
+
+    assert (eni["SourceDestCheck"], eni["Groups"][0]["GroupName"]) == (True, "default")
+    modify(Groups=groups[:2])
+    assert shown() == eni | {"Groups": [{"GroupId": g, "GroupName": f"g{n}"} for n, g in enumerate(groups[:2])]}
+    before = shown()
+    modify(Description={"Value": "spare"})
+    assert shown() == before | {"Description": "spare"}
+    modify(SourceDestCheck={"Value": False})
+    after = shown()
+    assert after == before | {"Description": "spare", "SourceDestCheck": False}
+    two = error_code(modify, Description={"Value": "both"}, SourceDestCheck={"Value": True})
+    assert two == "InvalidParameterCombination"
+    assert error_code(modify) == "MissingParameter"
+    assert error_code(modify, Groups=groups) == "SecurityGroupsPerInterfaceLimitExceeded"
+    assert error_code(modify, Groups=["sg-0123456789abcdef0"]) == "InvalidGroup.NotFound"
+    nowhere = {"AttachmentId": "eni-attach-0123456789abcdef0", "DeleteOnTermination": True}
+    assert error_code(modify, Attachment=nowhere) == "InvalidAttachmentID.NotFound"
+    assert shown() == after, "what was refused changed nothing"
 
 
 def test_addresses_and_prefixes_come_and_go(ec2):
