@@ -15,7 +15,7 @@ use super::filters::{INSTANCES, TYPES, type_values};
 use super::lifecycle::Due;
 use super::page::MAX_TYPES;
 use super::request::{CreateInterface, Describe, LaunchInterface, Response, RunInstances, StateChange};
-use super::resource::{AttachStatus, InstanceRecord, InstanceView, Interface, state_code};
+use super::resource::{AttachStatus, InstanceRecord, InstanceView, Interface};
 use super::tags::check_tags;
 use super::types::{self, TypeInfo};
 

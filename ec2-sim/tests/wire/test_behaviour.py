@@ -1,4 +1,6 @@
 """What makes EC2 hard to use: limits, faults, lag; and the control API that brings them about."""
+import time
+
 import pytest
 from botocore.exceptions import ClientError, ConnectionClosedError, EndpointConnectionError, HTTPClientError
 from conftest import error_code, http, launch, subnet_a
@@ -7,17 +9,16 @@ from conftest import error_code, http, launch, subnet_a
 def test_a_burst_is_throttled_at_the_published_size_and_the_ledger_shows_it(throttled_sim):
     ec2 = throttled_sim.client()
     subnet = subnet_a(ec2)["SubnetId"]
-    codes = []
-    for _ in range(110):
-        try:
+    start, succeeded = time.monotonic(), 0
+    with pytest.raises(ClientError) as caught:
+        # The bucket refills while the test runs, as slowly as that may be: it is empty long before the last of these.
+        for succeeded in range(400):
             ec2.create_network_interface(SubnetId=subnet)
-        except ClientError as error:
-            codes.append(error.response["Error"]["Code"])
-    assert codes and set(codes) == {"RequestLimitExceeded"}
+    elapsed = time.monotonic() - start
+    assert caught.value.response["Error"]["Code"] == "RequestLimitExceeded"
+    assert 100 <= succeeded <= 101 + 5 * elapsed
     ledger = throttled_sim.control("GET", "calls")["counts"]["CreateNetworkInterface"]
-    assert ledger["calls"] == 110
-    assert ledger["succeeded"] >= 100
-    assert ledger["errors"] == {"RequestLimitExceeded": len(codes)}
+    assert ledger == {"calls": succeeded + 1, "succeeded": succeeded, "errors": {"RequestLimitExceeded": 1}}
     throttled_sim.control("POST", "time", {"advance_ms": 2000})
     ec2.create_network_interface(SubnetId=subnet)
 
@@ -103,8 +104,6 @@ def test_attaches_take_their_time_and_time_can_be_moved(sim, ec2):
 
 
 def test_realistic_delays_are_felt(sim, ec2):
-    import time
-
     sim.control("PUT", "timing", {"profile": "realistic"})
     start = time.monotonic()
     ec2.describe_subnets()

@@ -158,3 +158,29 @@ def test_vpcs_subnets_and_groups_can_be_made_and_found(ec2):
     overlap = error_code(ec2.create_subnet, VpcId=vpc, CidrBlock="172.20.1.128/25")
     assert overlap == "InvalidSubnet.Conflict"
     assert len(ec2.describe_vpcs()["Vpcs"]) == 2
+
+
+def test_everything_comes_in_pages(ec2):
+    """Twelve of each: five, five and two, none twice and none left out."""
+    vpc = ec2.create_vpc(CidrBlock="172.20.0.0/16")["Vpc"]["VpcId"]
+    # A region begins with one VPC, and a VPC with one group.
+    for number in range(10):
+        ec2.create_vpc(CidrBlock=f"172.{number}.0.0/16")
+    subnets = [ec2.create_subnet(VpcId=vpc, CidrBlock=f"172.20.{n}.0/24")["Subnet"]["SubnetId"] for n in range(12)]
+    for number in range(11):
+        ec2.create_security_group(VpcId=vpc, GroupName=f"g{number}", Description="d")
+    ec2.run_instances(
+        ImageId="ami-0123456789abcdef0", InstanceType="m5.large", MinCount=12, MaxCount=12, SubnetId=subnets[0]
+    )
+    of_vpc = [{"Name": "vpc-id", "Values": [vpc]}]
+    for call, filters, ids in [
+        ("describe_instances", of_vpc, lambda p: [i["InstanceId"] for r in p["Reservations"] for i in r["Instances"]]),
+        ("describe_subnets", of_vpc, lambda p: [s["SubnetId"] for s in p["Subnets"]]),
+        ("describe_security_groups", of_vpc, lambda p: [g["GroupId"] for g in p["SecurityGroups"]]),
+        ("describe_vpcs", [], lambda p: [v["VpcId"] for v in p["Vpcs"]]),
+    ]:
+        whole = ids(getattr(ec2, call)(Filters=filters))
+        pages = list(ec2.get_paginator(call).paginate(Filters=filters, PaginationConfig={"PageSize": 5}))
+        assert [len(ids(page)) for page in pages] == [5, 5, 2], call
+        assert sorted(i for page in pages for i in ids(page)) == sorted(set(whole)), call
+        assert error_code(getattr(ec2, call), NextToken="junk") == "InvalidPaginationToken"
