@@ -6,6 +6,7 @@
 
 use std::net::{Ipv4Addr, SocketAddr, TcpListener};
 use std::process::Command;
+use std::sync::atomic::{AtomicU32, Ordering};
 
 use ec2_sim::model::request::RunInstances;
 use ec2_sim::server::{self, Handle, ImdsGuard};
@@ -15,23 +16,30 @@ use enipool_pool::ec2::{CreateEni, Ec2, Ec2ErrorKind, EniFilter, EniStatus, Sele
 use enipool_pool::imds::{Imds, ImdsError};
 use enipool_pool::{ClientToken, EniId, InstanceId, InstanceType, SubnetId};
 
-const EC2_PORT: &str = "ENIPOOL_TEST_EC2_PORT";
-const IMDS_PORT: &str = "ENIPOOL_TEST_IMDS_PORT";
+const EC2_ADDRESS: &str = "ENIPOOL_TEST_EC2_ADDRESS";
+const IMDS_ADDRESS: &str = "ENIPOOL_TEST_IMDS_ADDRESS";
 
-fn free_port() -> u16 {
-    TcpListener::bind("127.0.0.1:0").unwrap().local_addr().unwrap().port()
+/// Where a process yet to be started will listen, twice. It has to find that in its environment, so its own bind cannot
+/// choose; but the loopback address is one that no other process uses, so nobody takes the ports away in between.
+fn addresses() -> [SocketAddr; 2] {
+    static NEXT: AtomicU32 = AtomicU32::new(0);
+    // Linux numbers processes below 2^22: three addresses for each in 127.0.0.0/8, one for each scenario.
+    let number = std::process::id() * 4 + NEXT.fetch_add(1, Ordering::Relaxed) % 3;
+    let host = Ipv4Addr::from_bits(Ipv4Addr::new(127, 0, 0, 0).to_bits() | (number & 0x00ff_ffff));
+    // Both at once, so that they differ.
+    [(); 2].map(|()| TcpListener::bind((host, 0)).unwrap()).map(|listener| listener.local_addr().unwrap())
 }
 
 /// Runs an ignored test of this file in a process that finds EC2 and IMDS by its environment.
 fn in_its_own_process(test: &str) {
-    let (ec2, imds) = (free_port(), free_port());
+    let [ec2, imds] = addresses();
     let output = Command::new(std::env::current_exe().unwrap())
         .args(["--ignored", "--exact", test, "--nocapture"])
         .env_clear()
-        .env("AWS_ENDPOINT_URL_EC2", format!("http://127.0.0.1:{ec2}"))
-        .env("AWS_EC2_METADATA_SERVICE_ENDPOINT", format!("http://127.0.0.1:{imds}"))
-        .env(EC2_PORT, ec2.to_string())
-        .env(IMDS_PORT, imds.to_string())
+        .env("AWS_ENDPOINT_URL_EC2", format!("http://{ec2}"))
+        .env("AWS_EC2_METADATA_SERVICE_ENDPOINT", format!("http://{imds}"))
+        .env(EC2_ADDRESS, ec2.to_string())
+        .env(IMDS_ADDRESS, imds.to_string())
         .output()
         .unwrap();
     let text = String::from_utf8_lossy(&output.stdout).into_owned() + &String::from_utf8_lossy(&output.stderr);
@@ -62,12 +70,12 @@ struct Site {
     aws: Aws,
 }
 
-fn port(variable: &str) -> SocketAddr {
-    (Ipv4Addr::LOCALHOST, std::env::var(variable).unwrap().parse().unwrap()).into()
+fn address(variable: &str) -> SocketAddr {
+    std::env::var(variable).unwrap().parse().unwrap()
 }
 
 async fn site(with_imds: bool) -> Site {
-    let sim = server::start(SimConfig::instant(), port(EC2_PORT)).await.unwrap();
+    let sim = server::start(SimConfig::instant(), address(EC2_ADDRESS)).await.unwrap();
     let (instance, subnet) = sim.model().with(|model| {
         let subnet = model.subnets().map(|subnet| subnet.info.id.clone()).min().unwrap();
         let run = RunInstances::one(InstanceType::new("m5.large"), subnet.clone());
@@ -78,7 +86,7 @@ async fn site(with_imds: bool) -> Site {
     });
     sim.model().advance(std::time::Duration::from_secs(1));
     let imds = if with_imds {
-        let listener = tokio::net::TcpListener::bind(port(IMDS_PORT)).await.unwrap();
+        let listener = tokio::net::TcpListener::bind(address(IMDS_ADDRESS)).await.unwrap();
         Some(sim.serve_imds(listener, instance.clone()))
     } else {
         None
