@@ -260,7 +260,7 @@ fn check_named(
         check_address(subnet, *address)?;
     }
     let held = addresses.iter().filter(|address| subnet.map.is_taken(**address) && !movable(**address));
-    no_move(held.map(ToString::to_string).collect())
+    no_move(held)
 }
 
 /// The same for prefixes. A whole prefix never moves, and AWS documents no code for one that is taken: it is refused as
@@ -276,10 +276,11 @@ fn check_named_prefixes(subnet: &SubnetRecord, prefixes: &[Prefix]) -> Result<()
         return Err(ApiError::invalid_value("Address is in subnet's reserved address range"));
     }
     let held = prefixes.iter().filter(|prefix| prefix.addresses().any(|address| subnet.map.is_taken(address)));
-    no_move(held.map(ToString::to_string).collect())
+    no_move(held)
 }
 
-fn no_move(held: Vec<String>) -> Result<(), ApiError> {
+fn no_move(held: impl Iterator<Item = impl ToString>) -> Result<(), ApiError> {
+    let held: Vec<String> = held.map(|it| it.to_string()).collect();
     if held.is_empty() {
         return Ok(());
     }

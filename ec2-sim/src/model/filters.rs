@@ -153,7 +153,7 @@ pub const TYPES: &[&str] = &[
 pub const DHCP_OPTIONS: &str = "dopt-default";
 
 fn one(value: impl ToString) -> Vec<String> {
-    vec![value.to_string()]
+    all([value])
 }
 
 fn all(values: impl IntoIterator<Item = impl ToString>) -> Vec<String> {

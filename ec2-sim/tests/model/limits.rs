@@ -51,9 +51,9 @@ fn a_describe_of_everything_has_a_smaller_bucket_of_its_own() {
 
 #[test]
 fn a_describe_of_pages_or_of_named_resources_draws_from_the_action_s_bucket() {
-    let pages = PageRequest { max_results: Some(1000), next_token: None };
-    let paged: Describe<EniId> = Describe { page: pages, ..Describe::default() };
-    assert_eq!(burst(&mut limited(), &Request::DescribeNetworkInterfaces(paged)), 100);
+    let page = PageRequest { max_results: Some(1000), next_token: None };
+    let all: Describe<EniId> = Describe { page, ..Describe::default() };
+    assert_eq!(burst(&mut limited(), &Request::DescribeNetworkInterfaces(all)), 100);
     let mut world = limited();
     let eni = world.create(Wanted::default()).unwrap();
     assert_eq!(burst(&mut world, &Request::DescribeNetworkInterfaces(Describe::ids([eni.id]))), 100);
