@@ -2,6 +2,7 @@
 
 #![allow(clippy::unwrap_used, clippy::panic, reason = "a test ends where something unexpected happens")]
 
+mod adoption;
 mod class;
 mod node;
 #[path = "../sim/mod.rs"]
