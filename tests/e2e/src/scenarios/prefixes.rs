@@ -50,7 +50,7 @@ pub(super) fn over_and_back(stage: &mut Stage) -> LocalBoxFuture<'_, Result<()>>
 /// Back to single addresses: pods keep their part of a prefix, and new ones are served.
 async fn come_back(stage: &Stage, went: Result<Vec<Pod>>) -> Result<()> {
     let (cluster, kubectl) = (&stage.cluster, stage.cluster.kubectl());
-    product::edit(cluster, NODE, &addressing(Value::Null)).await?;
+    product::edit(cluster, NODE, &addressing(&Value::Null)).await?;
     let in_prefix = went?;
     let fresh = at_last().roll_out(kubectl, ROLL_OUT).await?;
     ensure_no_shared_address(stage.pods.iter().chain(&in_prefix).chain(&fresh))?;
@@ -109,7 +109,7 @@ async fn go_over(stage: &Stage, far: &Pod) -> Result<Vec<Pod>> {
         pod.ping(kubectl, far.address).await?;
     }
 
-    product::edit(cluster, NODE, &addressing(json!("Prefix"))).await?;
+    product::edit(cluster, NODE, &addressing(&json!("Prefix"))).await?;
     holds_prefixes(cluster, 1).await?;
     let fresh = in_prefix().roll_out(kubectl, ROLL_OUT).await?;
     ensure_no_shared_address(stage.pods.iter().chain(&fresh))?;
@@ -176,7 +176,7 @@ pub(super) fn without_a_prefix(stage: &mut Stage) -> LocalBoxFuture<'_, Result<(
         for subnet in &subnets {
             model.with(|model| model.vacate(subnet))?;
         }
-        product::edit(cluster, FRAGMENTED, &addressing(Value::Null)).await?;
+        product::edit(cluster, FRAGMENTED, &addressing(&Value::Null)).await?;
         crowd().remove(cluster.kubectl(), ROLL_OUT).await?;
         served
     }
@@ -203,6 +203,6 @@ async fn on_singles(stage: &Stage) -> Result<()> {
     Ok(())
 }
 
-fn addressing(value: Value) -> Value {
+fn addressing(value: &Value) -> Value {
     json!({"addressing": value, "warmIPTarget": null})
 }

@@ -117,7 +117,9 @@ mod tests {
 
     fn report(figures: &[(&'static str, f64, Goal)]) -> Report {
         let mut report = Report::default();
-        figures.iter().for_each(|(key, value, goal)| report.figure(key, *value, *goal));
+        for (key, value, goal) in figures {
+            report.figure(key, *value, *goal);
+        }
         report
     }
 

@@ -99,7 +99,7 @@ pub(crate) fn burst(sim: &Handle, spec: AgentSpec, report: &mut Report) -> Resul
     let contender = Contender::of(&agent, "enp-cni-burst");
     let mut pods = contender.pods(M5_LARGE)?;
     let before = calls(sim);
-    let (seconds, failures) = contender.at_once(&mut pods)?;
+    let (seconds, failures) = contender.at_once(&mut pods);
     println!("  27 at once: {seconds:.3} s, {} failed; {}", failures.len(), words(sim, before));
     if let Some(failure) = failures.first() {
         println!("  the first failure: {failure}");
@@ -122,7 +122,7 @@ pub(crate) fn slow_bursts(sim: &Handle, specs: Vec<AgentSpec>, report: &mut Repo
         let mut pods = contender.pods(M5_LARGE)?;
         let before = calls(sim);
         let arrivals = Arrivals::watch(sim);
-        let (seconds, failures) = contender.at_once(&mut pods)?;
+        let (seconds, failures) = contender.at_once(&mut pods);
         let chain = longest_chain(sim, before, &arrivals.end()).context("the burst needed no interface")?.as_secs_f64();
         let made = words(sim, before);
         println!("  27 at once, real latencies: {seconds:.3} s, longest chain {chain:.3} s; {made}");
