@@ -8,7 +8,7 @@ use ec2_sim::{SimConfig, SimEc2};
 use enipool_agent::engine::{EffectiveConfig, EniState, Lease};
 use enipool_pool::ec2::{CreateEni, Ec2, Supply, Tags};
 use enipool_pool::targets::{Addressing, Operations};
-use enipool_pool::{ClientToken, InstanceId};
+use enipool_pool::{ClientToken, InstanceId, Prefix};
 
 use crate::node::{Node, key, pod};
 use crate::{in_seconds, warm_ips};
@@ -17,9 +17,7 @@ use crate::{in_seconds, warm_ips};
 fn owned(node: &Node) -> BTreeSet<Ipv4Addr> {
     let attached = node.shared.with(|model| model.truth()).enis.into_iter().filter(|eni| eni.attachment.is_some());
     attached
-        .flat_map(|eni| {
-            eni.secondary_ips.into_iter().chain(eni.prefixes.into_iter().flat_map(|prefix| prefix.addresses()))
-        })
+        .flat_map(|eni| eni.secondary_ips.into_iter().chain(eni.prefixes.into_iter().flat_map(Prefix::addresses)))
         .collect()
 }
 

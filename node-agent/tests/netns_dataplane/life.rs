@@ -231,13 +231,13 @@ fn what_others_change_is_put_right_within_a_second_and_reported() {
             let mut took = Vec::new();
             while took.len() < TRIES && took.last().is_none_or(|last| *last >= PROMISE) {
                 node.netns.sh(&script);
-                let changed = Instant::now();
+                let since = Instant::now();
                 let seen = repaired(&mut drift, kind).await;
                 assert!(seen.repaired, "{script}: {}", seen.detail);
                 if kind == DriftKind::NftTable {
                     assert!(seen.detail.contains("nft (pid "), "who did it is said: {}", seen.detail);
                 }
-                took.push(pictured(&node, &wanted, changed).await);
+                took.push(pictured(&node, &wanted, since).await);
                 assert_eq!(difference(&node.picture(), &wanted), "", "{script}");
                 let target = other.state.primary.primary_address;
                 assert_eq!(udp(&pod.netns, &other.netns, target), Ok(pod.address), "{script}");
