@@ -1,7 +1,7 @@
 //! The CRDs as YAML: one source for `crds/*.yaml` and for the chart.
 
 use std::io;
-use std::path::Path;
+use std::path::{Path, PathBuf};
 
 use k8s_openapi::apiextensions_apiserver::pkg::apis::apiextensions::v1::CustomResourceDefinition;
 use kube::CustomResourceExt;
@@ -29,6 +29,17 @@ pub fn write(root: &Path) -> io::Result<()> {
         }
     }
     Ok(())
+}
+
+/// The copies that are not what the types say, or not there.
+pub fn stale(root: &Path) -> io::Result<Vec<PathBuf>> {
+    let all = all()?;
+    let copies =
+        FOLDERS.iter().flat_map(|folder| all.iter().map(move |(name, text)| (root.join(folder).join(name), text)));
+    Ok(copies
+        .filter(|(file, text)| std::fs::read_to_string(file).ok().as_ref() != Some(*text))
+        .map(|(file, _)| file)
+        .collect())
 }
 
 /// Takes `nullable` out of the schema: an optional field may be left out, and the API server then drops an explicit null
