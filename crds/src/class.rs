@@ -60,12 +60,16 @@ use crate::settings::TargetFields;
     validation = Rule::new("!has(self.headroom) || (type(self.headroom) == int ? self.headroom >= 0 : string(self.headroom).matches('^([0-9]|[1-9][0-9])%$'))")
         .message("headroom must be a number of addresses, such as 100, or a percentage from 0% to 99%"),
     validation = Rule::new("!has(self.eniTags) || self.eniTags.all(key, !key.startsWith('aws:') && !key.contains('k8s.amazonaws.com') && !key.startsWith('enipool.dev/'))")
-        .message("eniTags must not start with aws: or enipool.dev/ nor contain k8s.amazonaws.com: those tags say whose an ENI is")
+        .message("eniTags must not start with aws: or enipool.dev/ nor contain k8s.amazonaws.com: those tags say whose an ENI is"),
+    validation = Rule::new("!has(self.eniTags) || self.eniTags.all(key, key.size() >= 1 && key.size() <= 128)")
+        .message("keys of eniTags must have 1 to 128 characters: EC2 takes no others")
 )]
 #[serde(rename_all = "camelCase")]
 pub struct ENIPoolClassSpec {
     /// Labels of the nodes that this class is for. Absent or empty: all nodes.
     #[serde(default, skip_serializing_if = "Option::is_none")]
+    #[x_kube(validation = Rule::new("!has(self.matchExpressions) || self.matchExpressions.all(one, (has(one.values) && one.values.size() > 0) ? one.operator in ['In', 'NotIn'] : one.operator in ['Exists', 'DoesNotExist'])")
+        .message("matchExpressions of nodeSelector must have values with the operators In and NotIn, none with Exists and DoesNotExist, and no other operator"))]
     pub node_selector: Option<LabelSelector>,
 
     #[serde(flatten)]
@@ -81,7 +85,7 @@ pub struct ENIPoolClassSpec {
     #[x_kube(validation = Rule::new("(has(self.ids) && self.ids.size() > 0) != (has(self.tags) && self.tags.size() > 0)")
         .message("a selector needs either ids or tags, and not both"))]
     #[x_kube(validation = Rule::new("!has(self.ids) || self.ids.all(id, id.matches('^subnet-[0-9A-Za-z]+$'))")
-        .message("ids of subnets look like subnet-0123456789abcdef0"))]
+        .message("ids must be those of subnets, such as subnet-0123456789abcdef0"))]
     pub subnet_selector: Option<ResourceSelector>,
 
     /// Security groups of new ENIs. Absent: those of the node's primary ENI.
@@ -89,7 +93,7 @@ pub struct ENIPoolClassSpec {
     #[x_kube(validation = Rule::new("(has(self.ids) && self.ids.size() > 0) != (has(self.tags) && self.tags.size() > 0)")
         .message("a selector needs either ids or tags, and not both"))]
     #[x_kube(validation = Rule::new("!has(self.ids) || self.ids.all(id, id.matches('^sg-[0-9A-Za-z]+$'))")
-        .message("ids of security groups look like sg-0123456789abcdef0"))]
+        .message("ids must be those of security groups, such as sg-0123456789abcdef0"))]
     pub security_group_selector: Option<ResourceSelector>,
 
     /// Whether pods get addresses of the node's primary ENI too. `false` keeps pods on ENIs of their own subnets and
@@ -97,7 +101,8 @@ pub struct ENIPoolClassSpec {
     #[serde(rename = "usePrimaryENI", default, skip_serializing_if = "Option::is_none")]
     pub use_primary_eni: Option<bool>,
 
-    /// Tags for the ENIs that enipool makes, beside its own.
+    /// Tags for the ENIs that enipool makes, beside its own. Tags that say whose an ENI is (`aws:…`, `enipool.dev/…`,
+    /// `…k8s.amazonaws.com…`) cannot be set. Absent: none.
     #[serde(default, skip_serializing_if = "BTreeMap::is_empty")]
     #[schemars(extend("maxProperties" = 40))]
     pub eni_tags: BTreeMap<String, Tag>,
@@ -126,11 +131,11 @@ pub struct Tag(#[schemars(length(max = 256))] pub String);
 #[derive(Debug, Clone, Default, PartialEq, Eq, Serialize, Deserialize, KubeSchema)]
 #[serde(rename_all = "camelCase")]
 pub struct ResourceSelector {
-    /// Ids.
+    /// EC2's ids of the resources; nothing in `tags` then. Absent: they are found by `tags`.
     #[serde(default, skip_serializing_if = "Vec::is_empty")]
     #[schemars(length(max = 64), inner(length(max = 64)))]
     pub ids: Vec<String>,
-    /// Tags that a resource must all have, with these values.
+    /// Tags that a resource must all have, with these values; nothing in `ids` then. Absent: they are named by `ids`.
     #[serde(default, skip_serializing_if = "BTreeMap::is_empty")]
     #[schemars(extend("maxProperties" = 16))]
     pub tags: BTreeMap<String, Tag>,
@@ -142,7 +147,8 @@ pub struct ResourceSelector {
 pub struct Snat {
     #[serde(default)]
     pub mode: SnatMode,
-    /// Destinations outside the VPC that pods reach with their own address, such as a peered network.
+    /// Destinations outside the VPC that pods reach with their own address, such as a peered network: IPv4 ranges.
+    /// Absent: none.
     #[serde(rename = "excludeCIDRs", default, skip_serializing_if = "Vec::is_empty")]
     #[schemars(length(max = 64), inner(length(max = 18)))]
     #[x_kube(validation = Rule::new("self.all(cidr, isCIDR(cidr) && cidr(cidr).ip().family() == 4)")
@@ -152,7 +158,7 @@ pub struct Snat {
 
 /// `RandomFully`: pods leave the VPC with the node's primary address and a fully random source port (the safest
 /// against collisions). `HashRandom`: with a port from a hash. `Sequential`: with the pod's own port where it is
-/// free. `External`: no source NAT on the node; a NAT gateway or a route does it.
+/// free. `External`: no source NAT on the node; a NAT gateway or a route does it. Absent: `RandomFully`.
 #[derive(Debug, Clone, Copy, Default, PartialEq, Eq, Hash, Serialize, Deserialize, JsonSchema)]
 pub enum SnatMode {
     #[default]

@@ -130,7 +130,8 @@ pub struct ENIPoolSpec {
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub operations: Option<Operations>,
 
-    /// What the operator lets this node hold now. Written by the operator only; an edit by hand is overwritten.
+    /// What the operator lets this node hold now. Written by the operator only; an edit by hand is overwritten. Absent: no
+    /// operator has seen the node yet.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub allocation: Option<Allocation>,
 }

@@ -8,7 +8,8 @@ use serde::{Deserialize, Serialize};
 
 /// How pods get their addresses from an ENI. `Secondary`: one slot per address. `Prefix`: a /28 (16 addresses) per slot,
 /// single addresses only while the subnet has no free /28. `Mixed`: prefixes where they serve faster or slots are
-/// scarce, single addresses otherwise. A switch drains what is in use; it never breaks a running pod.
+/// scarce, single addresses otherwise. A switch drains what is in use; it never breaks a running pod. Absent in pool and
+/// class: `Secondary`.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Hash, Serialize, Deserialize, JsonSchema)]
 pub enum Addressing {
     Secondary,
@@ -20,31 +21,33 @@ pub enum Addressing {
 #[derive(Debug, Clone, Default, PartialEq, Eq, Serialize, Deserialize, KubeSchema)]
 #[serde(rename_all = "camelCase")]
 pub struct TargetFields {
-    /// Full ENIs' worth of free addresses to keep ready for pods to come. 0 keeps none. Without any target the pool
-    /// keeps one. Counts only while neither `warmIPTarget` nor `minimumIPTarget` is set.
+    /// Full ENIs' worth of free addresses to keep ready for pods to come. 0 keeps none. Absent in pool and class: 1.
+    /// Counts only while neither `warmIPTarget` nor `minimumIPTarget` is set, and not with addressing `Prefix`.
     #[serde(rename = "warmENITarget", default, skip_serializing_if = "Option::is_none")]
     #[schemars(range(min = 0, max = 128))]
     pub warm_eni_target: Option<i32>,
 
     /// Free addresses to keep ready for pods to come, whatever ENI they are on. 0 keeps none. Saves addresses against
-    /// `warmENITarget`, and costs more EC2 calls.
+    /// `warmENITarget`, and costs more EC2 calls. Absent in pool and class: none beyond `minimumIPTarget` where that is
+    /// set, what `warmENITarget` or `warmPrefixTarget` asks for otherwise.
     #[serde(rename = "warmIPTarget", default, skip_serializing_if = "Option::is_none")]
     #[schemars(range(min = 0, max = 16384))]
     pub warm_ip_target: Option<i32>,
 
     /// Addresses that the node holds at least, used or free. Set it to the pods that a node usually runs: a new node
-    /// then takes them with its first EC2 calls. It never limits growth.
+    /// then takes them with its first EC2 calls. It never limits growth. Absent in pool and class: no such minimum.
     #[serde(rename = "minimumIPTarget", default, skip_serializing_if = "Option::is_none")]
     #[schemars(range(min = 0, max = 16384))]
     pub minimum_ip_target: Option<i32>,
 
     /// Free /28 prefixes to keep ready. Only with addressing `Prefix` or `Mixed`, and only while neither `warmIPTarget`
-    /// nor `minimumIPTarget` is set.
+    /// nor `minimumIPTarget` is set. Absent in pool and class: 1 with `Prefix`; with `Mixed`, `warmENITarget` counts.
     #[serde(rename = "warmPrefixTarget", default, skip_serializing_if = "Option::is_none")]
     #[schemars(range(min = 0, max = 1024))]
     pub warm_prefix_target: Option<i32>,
 
-    /// The most ENIs that the node may have, its primary one included. Never more than its instance type can hold.
+    /// The most ENIs that the node may have, its primary one included; never more than its instance type can hold.
+    /// Absent in pool and class: that many.
     #[serde(rename = "maxENIs", default, skip_serializing_if = "Option::is_none")]
     #[schemars(range(min = 1, max = 128))]
     pub max_enis: Option<i32>,

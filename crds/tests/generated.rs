@@ -58,6 +58,28 @@ fn kubectl_explain_has_an_answer_for_every_field() {
 }
 
 #[test]
+fn kubectl_explain_says_of_every_setting_what_holds_without_it() {
+    fn walk(path: &str, props: &JSONSchemaProps, silent: &mut Vec<String>) {
+        // Kubernetes' own words, and numbers that the operator always writes.
+        if path.ends_with(".nodeSelector") || path.ends_with(".allocation") {
+            return;
+        }
+        for (name, child) in props.properties.iter().flatten() {
+            let path = format!("{path}.{name}");
+            if !child.description.as_ref().is_some_and(|text| text.contains("Absent")) {
+                silent.push(path.clone());
+            }
+            walk(&path, child, silent);
+        }
+    }
+    let mut silent = Vec::new();
+    for crd in [ENIPool::crd(), ENIPoolClass::crd()] {
+        walk(&format!("{}.spec", crd.spec.names.kind), &field("spec", &schema(&crd)), &mut silent);
+    }
+    assert!(silent.is_empty(), "without a word on what is so when they are absent: {silent:?}");
+}
+
+#[test]
 fn numbers_have_a_format_that_the_api_server_knows() {
     let text = serde_json::to_string(&[ENIPool::crd(), ENIPoolClass::crd()]).unwrap();
     for unknown in ["\"uint8\"", "\"uint16\"", "\"uint32\"", "\"uint64\"", "\"uint\"", "\"int8\"", "\"int16\""] {

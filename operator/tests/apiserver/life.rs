@@ -1,10 +1,4 @@
-//! The whole operator against a real API server (and the simulated EC2): what only a real one does is server-side apply,
-//! CEL, finalizers, watches and the Lease.
-//!
-//! Needs an API server whose objects may be changed, which `make test-api-server` starts for it; for one of your own:
-//! `ENIPOOL_TEST_KUBECONFIG=… cargo test -- --ignored`. No other operator may run there.
-
-#![allow(clippy::unwrap_used, reason = "a test that cannot go on has failed")]
+//! The whole operator against a real API server and the simulated EC2: the life of a node, and a change of leader.
 
 use std::fmt::Debug;
 use std::time::Duration;
@@ -17,29 +11,13 @@ use enipool_operator::Args;
 use futures::StreamExt;
 use k8s_openapi::api::coordination::v1::Lease;
 use k8s_openapi::api::core::v1::{Node, Pod, ServiceAccount};
-use k8s_openapi::apiextensions_apiserver::pkg::apis::apiextensions::v1::CustomResourceDefinition;
 use kube::api::{DeleteParams, Patch, PatchParams, PostParams};
-use kube::config::{KubeConfigOptions, Kubeconfig};
 use kube::runtime::watcher;
 use kube::{Api, Client, Resource, ResourceExt};
 use serde::de::DeserializeOwned;
 use serde_json::{Value, json};
 
-async fn client() -> Client {
-    let file = std::env::var("ENIPOOL_TEST_KUBECONFIG").unwrap();
-    let kubeconfig = Kubeconfig::read_from(file).unwrap();
-    let config = kube::Config::from_custom_kubeconfig(kubeconfig, &KubeConfigOptions::default()).await.unwrap();
-    Client::try_from(config).unwrap()
-}
-
-async fn install_crds(client: &Client) {
-    let crds: Api<CustomResourceDefinition> = Api::all(client.clone());
-    for (_, text) in enipool_crds::manifest::all().unwrap() {
-        let crd: CustomResourceDefinition = serde_saphyr::from_str(&text).unwrap();
-        let params = PatchParams::apply("operator-test").force();
-        crds.patch(&crd.name_any(), &params, &Patch::Apply(&crd)).await.unwrap();
-    }
-}
+use super::{client, install_crds};
 
 /// Watches one object until it is as wanted; `None` stands for an object that does not exist.
 async fn until<K>(api: &Api<K>, name: &str, what: &str, wanted: impl Fn(Option<&K>) -> bool) -> Option<K>
