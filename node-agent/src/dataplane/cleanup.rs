@@ -1,6 +1,5 @@
 //! Taking everything of ours off the node again. Runs on the control thread.
 
-use ipnet::Ipv4Net;
 use nix::libc;
 
 use super::desired::is_our_rule;
@@ -9,6 +8,7 @@ use super::host::Host;
 use super::layout::{self, ENI_MARK_MASK, POD_TABLE, eni_table};
 use super::netlink::address::{self, LinkAddress, SCOPE_GLOBAL};
 use super::netlink::link::{self, Link};
+use super::netlink::route::{MAIN, RouteAsFound};
 use super::netlink::{Batch, route, rule};
 use super::nft;
 use super::{DataplaneError, Report};
@@ -96,6 +96,7 @@ impl Host {
             let done = push_as_found(&mut batch, link, &addresses, as_found);
             self.netlink.execute_unless("put back a link's settings", batch, &[libc::EADDRNOTAVAIL])?;
             removed.extend(done);
+            removed.extend(self.put_back_routes(link, as_found)?);
         }
         if found.forwarding == Some(false) && self.sysctl.forwarding()? {
             self.sysctl.set_forwarding(false)?;
@@ -104,6 +105,20 @@ impl Host {
         self.found.forget()?;
         Ok(removed)
     }
+
+    /// Those that did not come back with their addresses.
+    fn put_back_routes(&mut self, link: &Link, found: &FoundLink) -> Result<Vec<String>, DataplaneError> {
+        let present = route::as_found(&mut self.netlink, MAIN, link.index)?;
+        let mut missing: Vec<&RouteAsFound> = found.routes.iter().filter(|route| !present.contains(route)).collect();
+        // A gateway has to be reachable when the route via it comes: narrow scopes (large numbers) first.
+        missing.sort_by_key(|route| std::cmp::Reverse(route.scope));
+        let mut batch = Batch::new();
+        for route in &missing {
+            route::push_again(&mut batch, MAIN, link.index, route);
+        }
+        self.netlink.execute_unless("put back a link's routes", batch, &[libc::EEXIST])?;
+        Ok(missing.iter().map(|route| format!("{} got its route {route} back", link.name)).collect())
+    }
 }
 
 /// `addresses` are the link's own. Those of a primary ENI were never changed, and are recorded as none: left alone.
@@ -111,14 +126,15 @@ fn push_as_found(batch: &mut Batch, link: &Link, addresses: &[LinkAddress], foun
     let mut done = Vec::new();
     let name = &link.name;
     if !found.primary {
-        let before: Vec<LinkAddress> = found.addresses.iter().map(|net| as_link_address(link.index, *net)).collect();
-        for address in addresses.iter().filter(|address| address.scope == SCOPE_GLOBAL && !before.contains(address)) {
+        // First what comes: with its last address a link would lose all routes over it, those of others too.
+        for address in found.addresses.iter().filter(|address| !addresses.contains(&address.on_link(link.index))) {
+            address::push_again(batch, link.index, address);
+            done.push(format!("{name} got its address {} back", address.net));
+        }
+        let was = |address: &LinkAddress| found.addresses.iter().any(|found| found.on_link(link.index) == *address);
+        for address in addresses.iter().filter(|address| address.scope == SCOPE_GLOBAL && !was(address)) {
             address::push_delete(batch, *address);
             done.push(format!("address {}/{} of {name}", address.address, address.prefix_len));
-        }
-        for address in before.iter().filter(|address| !addresses.contains(address)) {
-            address::push_add(batch, *address);
-            done.push(format!("{name} got its address {}/{} back", address.address, address.prefix_len));
         }
     }
     if link.mtu != found.mtu {
@@ -134,8 +150,4 @@ fn push_as_found(batch: &mut Batch, link: &Link, addresses: &[LinkAddress], foun
         done.push(format!("{name} set down again"));
     }
     done
-}
-
-fn as_link_address(index: u32, net: Ipv4Net) -> LinkAddress {
-    LinkAddress { index, address: net.addr(), prefix_len: net.prefix_len(), scope: SCOPE_GLOBAL }
 }

@@ -154,10 +154,12 @@ pub(super) fn diff(desired: &Desired, observed: &Observed) -> Vec<Op> {
             ops.push(Op::SetUp(link.index));
         }
     }
-    let stray = |address: &&LinkAddress| address.scope == SCOPE_GLOBAL && !desired.addresses.contains(address);
-    ops.extend(observed.addresses.iter().filter(stray).map(|address| Op::RemoveAddress(*address)));
+    // First what comes: a link that loses its last address, or an address that was another route's source, takes routes
+    // along that are not ours.
     let missing = desired.addresses.iter().filter(|address| !observed.addresses.contains(address));
     ops.extend(missing.map(|address| Op::AddAddress(*address)));
+    let stray = |address: &&LinkAddress| address.scope == SCOPE_GLOBAL && !desired.addresses.contains(address);
+    ops.extend(observed.addresses.iter().filter(stray).map(|address| Op::RemoveAddress(*address)));
 
     ops.extend(observed.stray_routes.iter().map(|route| Op::RemoveRoute(*route)));
     let extra = observed.eni_routes.iter().filter(|route| !desired.eni_routes.contains(route));

@@ -9,8 +9,11 @@ use enipool_pool::id::MacAddress;
 use serde::{Deserialize, Serialize};
 
 use super::DataplaneError;
-use super::netlink::address::LinkAddress;
-use super::netlink::link::Link;
+use super::netlink::address::AddressAsFound;
+use super::netlink::route::RouteAsFound;
+
+/// Name of the record in the state folder.
+pub(crate) const FILE: &str = "found.json";
 
 /// Settings as found.
 #[derive(Debug, Clone, Default, PartialEq, Eq, Serialize, Deserialize)]
@@ -28,16 +31,10 @@ pub(super) struct FoundLink {
     pub(super) up: bool,
     pub(super) mtu: u32,
     pub(super) rp_filter: Option<u32>,
-    /// Global addresses with their prefix lengths.
-    pub(super) addresses: Vec<ipnet::Ipv4Net>,
-}
-
-/// An ENI's link as it is now.
-#[derive(Debug)]
-pub(super) struct Seen<'a> {
-    pub(super) link: &'a Link,
-    pub(super) addresses: Vec<LinkAddress>,
-    pub(super) primary: bool,
+    /// Global addresses. Of a primary ENI: none, likewise for the routes.
+    pub(super) addresses: Vec<AddressAsFound>,
+    /// Routes over it in the main table.
+    pub(super) routes: Vec<RouteAsFound>,
 }
 
 /// The record and its file.
@@ -50,7 +47,7 @@ pub(super) struct FoundFile {
 impl FoundFile {
     /// Reads the record of an earlier start, if there is one. One that does not parse is treated as none, and said so.
     pub(super) fn open(directory: &Path) -> Result<Self, DataplaneError> {
-        let path = directory.join("found.json");
+        let path = directory.join(FILE);
         let found = match std::fs::read(&path) {
             Ok(text) => serde_json::from_slice(&text).unwrap_or_else(|error| {
                 tracing::warn!(path = %path.display(), %error, "record of the node as found does not parse; started anew");
@@ -66,22 +63,21 @@ impl FoundFile {
         &self.found
     }
 
+    /// Whether that link is remembered already: it may have been changed since.
+    pub(super) fn knows(&self, mac: MacAddress) -> bool {
+        self.found.links.contains_key(&mac)
+    }
+
     /// Remembers what is not remembered yet. To be called before the first change.
-    pub(super) fn remember(&mut self, forwarding: bool, links: &[Seen<'_>]) -> Result<(), DataplaneError> {
+    pub(super) fn remember(
+        &mut self,
+        forwarding: bool,
+        links: BTreeMap<MacAddress, FoundLink>,
+    ) -> Result<(), DataplaneError> {
         let before = self.found.clone();
         self.found.forwarding.get_or_insert(forwarding);
-        for Seen { link, addresses, primary } in links {
-            let Some(mac) = link.mac else { continue };
-            self.found.links.entry(mac).or_insert_with(|| FoundLink {
-                primary: *primary,
-                up: link.up,
-                mtu: link.mtu,
-                rp_filter: link.rp_filter,
-                addresses: addresses
-                    .iter()
-                    .filter_map(|address| ipnet::Ipv4Net::new(address.address, address.prefix_len).ok())
-                    .collect(),
-            });
+        for (mac, link) in links {
+            self.found.links.entry(mac).or_insert(link);
         }
         if self.found == before { Ok(()) } else { self.write() }
     }
@@ -113,30 +109,43 @@ impl FoundFile {
 mod tests {
     use super::*;
 
-    fn seen(link: &Link) -> [Seen<'_>; 1] {
-        [Seen { link, addresses: Vec::new(), primary: true }]
-    }
-
     #[test]
     fn what_was_found_first_is_what_is_remembered() {
         let directory = tempfile::tempdir().unwrap();
-        let link = |mtu| Link {
-            index: 2,
-            name: "eth0".into(),
-            mac: Some("02:00:00:00:00:01".parse().unwrap()),
-            mtu,
+        let mac = "02:00:00:00:00:01".parse().unwrap();
+        let route = RouteAsFound {
+            destination: ipnet::Ipv4Net::default(),
+            gateway: Some("10.0.0.1".parse().unwrap()),
+            source: Some("10.0.1.20".parse().unwrap()),
+            metric: Some(1024),
+            protocol: 16,
+            scope: 0,
+            onlink: false,
+            more: vec![(8, vec![8, 0, 2, 0, 0, 5, 0, 0])],
+        };
+        let link = FoundLink {
+            primary: false,
             up: true,
-            kind: String::new(),
-            peer: None,
+            mtu: 1500,
             rp_filter: Some(1),
+            addresses: vec![AddressAsFound {
+                net: "10.0.1.20/16".parse().unwrap(),
+                broadcast: Some("10.0.255.255".parse().unwrap()),
+                label: Some("eth1".into()),
+                no_prefix_route: false,
+                metric: Some(1024),
+            }],
+            routes: vec![route],
         };
         let mut file = FoundFile::open(directory.path()).unwrap();
-        let (before, after) = (link(1500), link(9001));
-        file.remember(false, &seen(&before)).unwrap();
+        assert!(!file.knows(mac));
+        file.remember(false, BTreeMap::from([(mac, link.clone())])).unwrap();
         let mut after_restart = FoundFile::open(directory.path()).unwrap();
-        after_restart.remember(true, &seen(&after)).unwrap();
+        assert!(after_restart.knows(mac));
+        let changed = FoundLink { mtu: 9001, routes: Vec::new(), ..link.clone() };
+        after_restart.remember(true, BTreeMap::from([(mac, changed)])).unwrap();
         assert_eq!(after_restart.found().forwarding, Some(false));
-        assert_eq!(after_restart.found().links.values().next().unwrap().mtu, 1500);
+        assert_eq!(after_restart.found().links.get(&mac), Some(&link));
         after_restart.forget().unwrap();
         assert_eq!(*FoundFile::open(directory.path()).unwrap().found(), Found::default());
     }

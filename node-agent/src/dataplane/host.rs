@@ -9,9 +9,9 @@ use enipool_pool::id::MacAddress;
 use nix::libc;
 
 use super::desired::{self, Desired, EniLinks, Observed, Op, is_our_table};
-use super::found::{FoundFile, Seen};
+use super::found::{FoundFile, FoundLink};
 use super::layout::{self, POD_TABLE};
-use super::netlink::address::{self, SCOPE_GLOBAL};
+use super::netlink::address;
 use super::netlink::link::{self, Link};
 use super::netlink::socket::Refusal;
 use super::netlink::{Batch, Netlink, route, rule};
@@ -215,17 +215,25 @@ impl Host {
     }
 
     fn remember(&mut self, observed: &Observed, primary: MacAddress) -> Result<(), DataplaneError> {
-        let links: Vec<_> = observed
-            .links
-            .values()
-            .map(|link| {
-                let own =
-                    |address: &&address::LinkAddress| address.index == link.index && address.scope == SCOPE_GLOBAL;
-                let addresses = observed.addresses.iter().filter(own).copied().collect();
-                Seen { link, addresses, primary: link.mac == Some(primary) }
-            })
-            .collect();
-        self.found.remember(observed.forwarding, &links)
+        let mut fresh = BTreeMap::new();
+        for link in observed.links.values() {
+            let Some(mac) = link.mac.filter(|mac| !self.found.knows(*mac)) else { continue };
+            let primary = mac == primary;
+            let mut found = FoundLink {
+                primary,
+                up: link.up,
+                mtu: link.mtu,
+                rp_filter: link.rp_filter,
+                addresses: Vec::new(),
+                routes: Vec::new(),
+            };
+            if !primary {
+                found.addresses = address::as_found(&mut self.netlink, link.index)?;
+                found.routes = route::as_found(&mut self.netlink, route::MAIN, link.index)?;
+            }
+            fresh.insert(mac, found);
+        }
+        self.found.remember(observed.forwarding, fresh)
     }
 
     /// Some(what was done), None if nothing was to do.

@@ -21,12 +21,19 @@ pub const MAX_DEVICE_INDEX: u32 = ENI_MARK_MASK;
 
 /// Routing table that holds one /32 route for each pod of the node, and nothing else.
 ///
+/// 20000 to 20063 are ours alone. Taken: 2 to 16 by the AWS plugin, and from 10100 on for further network cards; 10000 +
+/// 100 * card + device index by amazon-ec2-net-utils, for tables and for its rules' priorities; 30200 and 30400 and up by
+/// NetworkManager's nm-cloud-setup, likewise for both; 100 and up by cloud-init; 52 by Tailscale; 51820 by wg-quick;
+/// 1000 + interface index by OVN-Kubernetes; up to 255 and 2004, 2005 by Calico and Cilium.
+///
 /// Not `main`: DHCP clients put /32 routes of their own there (gateway, name server over the primary interface) that
 /// pods on other interfaces must not match.
-pub const POD_TABLE: u32 = 10_000;
-/// Table of an ENI = this + its device index. The AWS plugin uses 2 to 16 and, for further network cards, from 10 100 on.
-pub const ENI_TABLE_BASE: u32 = 10_000;
+pub const POD_TABLE: u32 = 20_000;
+/// Table of an ENI = this + its device index.
+pub const ENI_TABLE_BASE: u32 = 20_000;
 
+// The priorities of our rules: before amazon-ec2-net-utils' 10000 and up, after Cilium's up to 111, none of the AWS
+// plugin's 512, 1024 and 1536, and none of Tailscale's 5210 to 5270.
 /// Priority of the rule `lookup POD_TABLE`: before everything of the main table and of other ENI tables.
 pub const POD_RULE_PRIORITY: u32 = 500;
 /// Priority of the rules `fwmark N/0xbf lookup ENI_TABLE_BASE + N`.

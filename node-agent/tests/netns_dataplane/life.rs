@@ -2,6 +2,7 @@
 
 use std::time::{Duration, Instant};
 
+use enipool_agent::dataplane::layout::{POD_TABLE, eni_table};
 use enipool_agent::dataplane::{
     AdoptedPod, DataplaneError, Drift, DriftKind, HostIfname, HostState, PodOwner, PodSpec, VethPrefix,
 };
@@ -103,6 +104,37 @@ fn an_interface_of_somebody_else_in_the_pod_is_left_alone() {
     assert_eq!(difference(&node.picture(), &before), "");
 }
 
+/// A second interface as systemd-networkd and amazon-ec2-net-utils leave it: a lease of DHCP, an alias, and a table of its
+/// own, whose number and priority are 10000 + device index.
+const DHCP: &str = "
+    ip link set eth1 up mtu 1480
+    ip addr add 10.0.1.20/16 brd 10.0.255.255 dev eth1 metric 513
+    ip addr add 10.0.1.21/32 dev eth1 noprefixroute
+    ip route add 10.0.0.1 dev eth1 proto dhcp scope link src 10.0.1.20 metric 513
+    ip route add default via 10.0.0.1 dev eth1 proto dhcp src 10.0.1.20 metric 513
+    ip route add 192.0.2.0/24 via 10.0.0.1 dev eth1 proto static mtu 1400 advmss 1360
+    ip route add default via 10.0.0.1 dev eth1 proto dhcp src 10.0.1.20 table 10001
+    ip route add 10.0.0.0/16 dev eth1 proto static table 10001
+    ip rule add from 10.0.1.20 lookup 10001 pref 10001";
+
+#[test]
+fn what_others_keep_beside_our_tables_stays() {
+    if !can_run("what_others_keep_beside_our_tables_stays") {
+        return;
+    }
+    let vpc = Vpc::new();
+    let node = Node::new(&vpc, 1, 1);
+    node.netns.sh(DHCP);
+    let theirs = || node.netns.sh("ip route show table 10001; ip rule show pref 10001");
+    let before = theirs();
+    node.with_dataplane(async |dataplane| {
+        dataplane.ensure_host(&node.state).await.unwrap();
+        assert_eq!(difference(&theirs(), &before), "");
+        dataplane.cleanup().await.unwrap();
+        assert_eq!(difference(&theirs(), &before), "");
+    });
+}
+
 #[test]
 fn cleanup_leaves_the_node_as_found() {
     if !can_run("cleanup_leaves_the_node_as_found") {
@@ -111,8 +143,8 @@ fn cleanup_leaves_the_node_as_found() {
     let vpc = Vpc::new();
     let node = Node::new(&vpc, 1, 2);
     // What a distribution's network scripts may have done to a second interface.
-    node.netns.sh("ip link set eth1 up; ip addr add 10.0.1.20/16 dev eth1; ip link set eth2 mtu 1450");
-    node.netns.sh("sysctl -qw net.ipv4.ip_forward=0");
+    node.netns.sh(DHCP);
+    node.netns.sh("ip link set eth2 mtu 1450; sysctl -qw net.ipv4.ip_forward=0");
     let before = node.picture();
     let pods = [Pod::new("a", node.state.primary.addresses[0]), Pod::new("b", node.state.secondary[1].addresses[0])];
     node.with_dataplane(async |dataplane| {
@@ -121,6 +153,8 @@ fn cleanup_leaves_the_node_as_found() {
             pod.plug(&dataplane).await;
         }
         assert_ne!(node.picture(), before);
+        let main = node.netns.sh("ip route show table main");
+        assert!(!main.contains("eth1"), "{main}");
     });
     // By another process, which has not set up anything.
     node.with_dataplane(async |dataplane| {
@@ -158,7 +192,7 @@ fn setting_up_twice_changes_nothing_the_second_time() {
         grown.secondary.pop();
         dataplane.ensure_host(&grown).await.unwrap();
         let rules = node.netns.sh("ip rule; ip -4 route show table all; nft list ruleset");
-        assert!(!rules.contains("10002") && !rules.contains("eni-2"), "{rules}");
+        assert!(!rules.contains(&eni_table(2).to_string()) && !rules.contains("eni-2"), "{rules}");
     });
 }
 
@@ -211,10 +245,10 @@ fn what_others_change_is_put_right_within_a_second_and_reported() {
             "ip rule flush; ip rule add lookup main pref 32766; ip rule add lookup default pref 32767".to_owned(),
             DriftKind::Rule,
         ),
-        ("ip rule add pref 1200 fwmark 0x1/0xbf lookup 10002".to_owned(), DriftKind::Rule),
-        (format!("ip route del {}/32 table 10000", pod.address), DriftKind::PodRoute),
+        (format!("ip rule add pref 1200 fwmark 0x1/0xbf lookup {}", eni_table(2)), DriftKind::Rule),
+        (format!("ip route del {}/32 table {POD_TABLE}", pod.address), DriftKind::PodRoute),
         (format!("ip link set {host_end} down"), DriftKind::PodLink),
-        ("ip route flush table 10001".to_owned(), DriftKind::EniRoute),
+        (format!("ip route flush table {}", eni_table(1)), DriftKind::EniRoute),
         ("ip addr flush dev eth1".to_owned(), DriftKind::EniAddress),
         ("ip addr add 10.0.1.20/16 dev eth1".to_owned(), DriftKind::EniAddress),
         ("ip link set eth1 down".to_owned(), DriftKind::EniLink),

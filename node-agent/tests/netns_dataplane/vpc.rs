@@ -39,7 +39,8 @@ impl Vpc {
     }
 
     /// Plugs an ENI into `node` as link `name` and routes its addresses to it. What it sends from any other is dropped.
-    pub(crate) fn attach(&self, node: &Netns, name: &str, eni: &EniLink) {
+    /// Returns the router's port.
+    pub(crate) fn attach(&self, node: &Netns, name: &str, eni: &EniLink) -> String {
         let port = format!("port{}", self.ports.fetch_add(1, Ordering::Relaxed));
         self.router.sh(&format!(
             "ip link add {port} type veth peer name {name} address {}
@@ -59,6 +60,7 @@ impl Vpc {
             "nft 'add rule ip vpc check iifname {port} ip saddr != {{ {} }} counter drop'",
             own.join(", ")
         ));
+        port
     }
 
     /// Packets dropped because their ENI does not own their source.
@@ -134,9 +136,11 @@ impl Node {
 
     /// All that a person would look at to see whether the node is as it was.
     pub(crate) fn picture(&self) -> String {
-        self.netns
-            .sh("ip rule; ip -4 route show table all | sort; nft list ruleset; ip -brief link; ip -brief -4 address
-             sysctl net.ipv4.ip_forward; sysctl -a 2>/dev/null | grep -E 'ipv4.conf.eth[0-9]+.rp_filter'")
+        self.netns.sh(
+            "ip rule; ip -4 route show table all | sort; nft list ruleset; ip -brief link; ip -oneline -4 address
+             ip -oneline link | awk '{ print $2, $4, $5 }'
+             sysctl net.ipv4.ip_forward; sysctl -a 2>/dev/null | grep -E 'ipv4.conf.eth[0-9]+.rp_filter'",
+        )
     }
 }
 

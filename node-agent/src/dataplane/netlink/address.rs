@@ -3,7 +3,9 @@
 use std::net::Ipv4Addr;
 
 use enipool_pool::id::MacAddress;
+use ipnet::Ipv4Net;
 use nix::libc;
+use serde::{Deserialize, Serialize};
 
 use super::super::DataplaneError;
 use super::socket::{NLM_F_CREATE, NLM_F_REPLACE};
@@ -12,6 +14,10 @@ use super::{Batch, Netlink};
 
 const IFADDRMSG: usize = 8;
 const NDMSG: usize = 12;
+/// Flags beyond the eight bits of the header, and the metric of the subnet's route (`linux/if_addr.h`).
+const IFA_FLAGS: u16 = 8;
+const IFA_RT_PRIORITY: u16 = 9;
+const IFA_F_NOPREFIXROUTE: u32 = 0x200;
 
 /// An IPv4 address of a link.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord)]
@@ -24,6 +30,25 @@ pub(crate) struct LinkAddress {
 
 pub(crate) const SCOPE_GLOBAL: u8 = 0;
 
+/// A global address with all that its maker said of it: enough to make it again. Only not how long it was to live: who
+/// had it from DHCP renews it, and one that nobody renews is not ours to take away.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+pub(crate) struct AddressAsFound {
+    pub(crate) net: Ipv4Net,
+    pub(crate) broadcast: Option<Ipv4Addr>,
+    pub(crate) label: Option<String>,
+    /// The kernel made no route to its subnet.
+    pub(crate) no_prefix_route: bool,
+    /// Metric of the route to its subnet.
+    pub(crate) metric: Option<u32>,
+}
+
+impl AddressAsFound {
+    pub(crate) fn on_link(&self, index: u32) -> LinkAddress {
+        LinkAddress { index, address: self.net.addr(), prefix_len: self.net.prefix_len(), scope: SCOPE_GLOBAL }
+    }
+}
+
 /// Adds or refreshes; an address with all 32 bits brings no route to a subnet with it.
 pub(crate) fn push_add(batch: &mut Batch, address: LinkAddress) {
     batch.push(libc::RTM_NEWADDR, NLM_F_CREATE | NLM_F_REPLACE, |body| write(body, address));
@@ -31,6 +56,25 @@ pub(crate) fn push_add(batch: &mut Batch, address: LinkAddress) {
 
 pub(crate) fn push_delete(batch: &mut Batch, address: LinkAddress) {
     batch.push(libc::RTM_DELADDR, 0, |body| write(body, address));
+}
+
+/// Adds an address as it was.
+pub(crate) fn push_again(batch: &mut Batch, index: u32, found: &AddressAsFound) {
+    batch.push(libc::RTM_NEWADDR, NLM_F_CREATE | NLM_F_REPLACE, |body| {
+        write(body, found.on_link(index));
+        if let Some(broadcast) = found.broadcast {
+            body.address(libc::IFA_BROADCAST, broadcast);
+        }
+        if let Some(label) = &found.label {
+            body.text(libc::IFA_LABEL, label);
+        }
+        if found.no_prefix_route {
+            body.u32(IFA_FLAGS, IFA_F_NOPREFIXROUTE);
+        }
+        if let Some(metric) = found.metric {
+            body.u32(IFA_RT_PRIORITY, metric);
+        }
+    });
 }
 
 fn write(body: &mut wire::Body<'_>, address: LinkAddress) {
@@ -44,20 +88,32 @@ fn write(body: &mut wire::Body<'_>, address: LinkAddress) {
     body.address(libc::IFA_ADDRESS, address.address);
 }
 
-/// The IPv4 addresses of the links in `indexes` (of all links when the kernel cannot filter; filtered here then).
+/// The IPv4 addresses of a link.
 pub(crate) fn of_link(netlink: &mut Netlink, index: u32) -> Result<Vec<LinkAddress>, DataplaneError> {
+    dump(netlink, index, |message| parse(message).filter(|address| address.index == index))
+}
+
+/// The global IPv4 addresses of a link, with all that is needed to make them again.
+pub(crate) fn as_found(netlink: &mut Netlink, index: u32) -> Result<Vec<AddressAsFound>, DataplaneError> {
+    dump(netlink, index, |message| {
+        parse(message).filter(|address| address.index == index && address.scope == SCOPE_GLOBAL)?;
+        parse_whole(message)
+    })
+}
+
+/// Of all links when the kernel cannot filter.
+fn dump<T>(
+    netlink: &mut Netlink,
+    index: u32,
+    read: impl FnMut(Message<'_>) -> Option<T>,
+) -> Result<Vec<T>, DataplaneError> {
     let header = || {
         let mut header = [0; IFADDRMSG];
         header[0] = wire::AF_INET;
         header[4..8].copy_from_slice(&index.to_ne_bytes());
         header
     };
-    netlink.dump(
-        "list addresses",
-        libc::RTM_GETADDR,
-        |body| body.fixed(&header()),
-        |message| parse(message).filter(|address| address.index == index),
-    )
+    netlink.dump("list addresses", libc::RTM_GETADDR, |body| body.fixed(&header()), read)
 }
 
 /// Reads an answer or a notification.
@@ -72,6 +128,27 @@ pub(crate) fn parse(message: Message<'_>) -> Option<LinkAddress> {
         prefix_len: *message.body.get(1)?,
         scope: *message.body.get(3)?,
     })
+}
+
+fn parse_whole(message: Message<'_>) -> Option<AddressAsFound> {
+    let plain = parse(message)?;
+    let mut found = AddressAsFound {
+        net: Ipv4Net::new(plain.address, plain.prefix_len).ok()?,
+        broadcast: None,
+        label: None,
+        no_prefix_route: false,
+        metric: None,
+    };
+    for (kind, value) in wire::attributes_after(message.body, IFADDRMSG) {
+        match kind {
+            libc::IFA_BROADCAST => found.broadcast = wire::read_address(value),
+            libc::IFA_LABEL => found.label = Some(wire::read_text(value)),
+            IFA_FLAGS => found.no_prefix_route = wire::read_u32(value, 0)? & IFA_F_NOPREFIXROUTE != 0,
+            IFA_RT_PRIORITY => found.metric = wire::read_u32(value, 0),
+            _ => {}
+        }
+    }
+    Some(found)
 }
 
 /// A neighbour that is never asked for and never ages.

@@ -87,7 +87,7 @@ async fn bundle_tells(cluster: &Cluster) -> Result<()> {
     // `instance-type.json` comes when EC2 has been asked: not within the first ten minutes.
     for (file, words) in [
         ("kernel/nftables.txt", "table ip enipool"),
-        ("kernel/rules.txt", "lookup 10000"),
+        ("kernel/rules.txt", "lookup 20000"),
         ("agent/found.json", "{"),
         ("agent/metrics.txt", "awscni_assigned_ip_addresses"),
     ] {

@@ -21,7 +21,7 @@ pub(super) fn put_back(stage: &mut Stage) -> LocalBoxFuture<'_, Result<()>> {
         until("the table and the rule coming back", REPAIRED, async || {
             let table = node.exec(&["nft", "list", "table", "ip", "enipool"]).await;
             let rules = node.exec(&["ip", "rule", "show", "priority", "500"]).await?;
-            Ok((table.is_ok() && rules.contains("lookup 10000")).then_some(()))
+            Ok((table.is_ok() && rules.contains("lookup 20000")).then_some(()))
         })
         .await?;
         one.ping(stage.cluster.kubectl(), other.address).await?;
