@@ -43,6 +43,7 @@ pub(super) enum Signal {
     PodLinkGone {
         address: Ipv4Addr,
         host_ifname: HostIfname,
+        ifindex: u32,
     },
     /// Somebody set a pod's host interface down.
     PodLinkDown {
@@ -180,8 +181,8 @@ impl Control {
                 self.culprit = Some(by);
             }
             Signal::PodLinkDown { ifindex } => self.downed.push(ifindex),
-            Signal::PodLinkGone { address, host_ifname } => {
-                return self.pod_link_gone(address, &host_ifname);
+            Signal::PodLinkGone { address, host_ifname, ifindex } => {
+                return self.pod_link_gone(address, &host_ifname, ifindex);
             }
         }
         self.objects = true;
@@ -189,8 +190,8 @@ impl Control {
     }
 
     /// Nothing can be repaired: the pod's end is gone as well.
-    fn pod_link_gone(&mut self, address: Ipv4Addr, host_ifname: &HostIfname) {
-        if self.host.pods.remove(address).is_some() {
+    fn pod_link_gone(&mut self, address: Ipv4Addr, host_ifname: &HostIfname, ifindex: u32) {
+        if self.host.pods.remove_with(address, ifindex).is_some() {
             let detail = format!("interface {host_ifname} of pod {address} went without a DEL");
             self.tell(Drift { kind: DriftKind::PodLink, detail, repaired: false });
         }

@@ -20,7 +20,7 @@ use super::layout;
 use super::netlink::wire::{self, Message};
 use super::netlink::{address, link, route, rule};
 use super::nft::{self, NftEvent};
-use super::pods::Pods;
+use super::pods::{PodEntry, Pods};
 use super::{DataplaneError, LinkSeen};
 
 const ROUTE_GROUPS: [u32; 5] = [
@@ -158,7 +158,8 @@ impl Listener {
         let Some(link) = link::parse(message) else { return };
         if message.kind == libc::RTM_DELLINK {
             if let Some((address, entry)) = self.pods.by_ifindex(link.index) {
-                self.controller.signal(Signal::PodLinkGone { address, host_ifname: entry.host_ifname });
+                let PodEntry { host_ifname, ifindex } = entry;
+                self.controller.signal(Signal::PodLinkGone { address, host_ifname, ifindex });
             } else if self.watch().uplinks.contains_key(&link.index) {
                 self.controller.signal(Signal::CompareObjects);
             }

@@ -57,7 +57,7 @@ impl Plumber {
     pub(super) fn add(&mut self, spec: &PodSpec, pods: &Pods) -> Result<PodLink, DataplaneError> {
         let namespace = namespace::open(&spec.netns)?;
         let mut pod = self.home.route_socket_in(&namespace, &spec.netns, self.timeout)?;
-        let host_end = self.create_veth(spec, &namespace, &mut pod)?;
+        let host_end = self.create_veth(spec, &namespace, &mut pod, pods)?;
         let made = link_index(&mut pod, &spec.ifname)
             .and_then(|index| self.finish_host(spec, &host_end).and_then(|()| finish_pod(&mut pod, spec, index)))
             .and_then(|()| self.settle(&host_end));
@@ -78,7 +78,13 @@ impl Plumber {
     }
 
     /// One message makes both ends; the question behind it learns the host end's index, or who is in the way.
-    fn create_veth(&mut self, spec: &PodSpec, namespace: &File, pod: &mut Netlink) -> Result<Link, DataplaneError> {
+    fn create_veth(
+        &mut self,
+        spec: &PodSpec,
+        namespace: &File,
+        pod: &mut Netlink,
+        pods: &Pods,
+    ) -> Result<Link, DataplaneError> {
         let step = "create the pod's interfaces";
         let mut attempt = 1;
         loop {
@@ -105,9 +111,9 @@ impl Plumber {
                 }
                 // Created, and gone before the question: its pod's namespace is being removed.
                 (None, None) => return Err(DataplaneError::Kernel { step, code: libc::ENODEV, text: String::new() }),
-                (Some(_), Some(stale)) => self.clear_the_way(spec, pod, &stale)?,
+                (Some(_), Some(stale)) => self.clear_the_way(spec, pod, &stale, pods)?,
                 // Gone meanwhile on the host; what is in the way then is in the pod.
-                (Some(_), None) => self.clear_pod_end(spec, pod)?,
+                (Some(_), None) => self.clear_pod_end(spec, pod, pods)?,
             }
             attempt += 1;
         }
@@ -116,8 +122,16 @@ impl Plumber {
     /// A host interface has the name that this pod's should get: left by an ADD cut short, or by the previous pod of that
     /// name whose namespace the kernel has not taken apart yet. It is renamed, which takes no time; the reaper deletes it
     /// if the kernel does not.
-    fn clear_the_way(&mut self, spec: &PodSpec, pod: &mut Netlink, stale: &Link) -> Result<(), DataplaneError> {
+    fn clear_the_way(
+        &mut self,
+        spec: &PodSpec,
+        pod: &mut Netlink,
+        stale: &Link,
+        pods: &Pods,
+    ) -> Result<(), DataplaneError> {
         let step = "move a stale interface out of the way";
+        // Its end is our own doing: nobody is to take it for somebody else's.
+        pods.remove_link(stale.index);
         let same_pod = match link::by_name(pod, &spec.ifname)? {
             Some(in_pod) => in_pod.peer == Some(stale.index) && in_pod.kind == "veth",
             None => false,
@@ -139,11 +153,14 @@ impl Plumber {
     }
 
     /// An interface in the pod has the name asked for. Ours, from an ADD cut short, goes; anybody else's stays.
-    fn clear_pod_end(&mut self, spec: &PodSpec, pod: &mut Netlink) -> Result<(), DataplaneError> {
+    fn clear_pod_end(&mut self, spec: &PodSpec, pod: &mut Netlink, pods: &Pods) -> Result<(), DataplaneError> {
         let Some(in_pod) = link::by_name(pod, &spec.ifname)? else { return Ok(()) };
         let ours = in_pod.kind == "veth" && in_pod.mac.is_some_and(layout::is_pod_mac);
         match in_pod.peer {
-            Some(peer) if ours => self.delete_now(peer),
+            Some(peer) if ours => {
+                pods.remove_link(peer);
+                self.delete_now(peer)
+            }
             _ => Err(DataplaneError::InterfaceInTheWay { ifname: spec.ifname.clone() }),
         }
     }

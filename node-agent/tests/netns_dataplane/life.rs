@@ -88,6 +88,35 @@ fn an_add_that_was_cut_short_can_be_repeated() {
 }
 
 #[test]
+fn an_add_that_mends_a_pod_is_no_drift_and_its_new_route_is_kept() {
+    if !can_run("an_add_that_mends_a_pod_is_no_drift_and_its_new_route_is_kept") {
+        return;
+    }
+    let vpc = Vpc::new();
+    let node = Node::new(&vpc, 1, 0);
+    let pod = Pod::new("a", node.state.primary.addresses[0]);
+    node.with_dataplane(async |dataplane| {
+        let mut drift = dataplane.drift();
+        dataplane.ensure_host(&node.state).await.unwrap();
+        // Each takes the interface of the one before away and makes a new one; the kernel's word of that comes when it comes.
+        for _ in 0..5 {
+            pod.plug(&dataplane).await;
+        }
+        let renamed = PodSpec { host_ifname: VethPrefix::default().host_ifname("default", "b"), ..pod.spec() };
+        dataplane.add_pod(&renamed).await.unwrap();
+        let nothing = timeout(Duration::from_millis(500), drift.recv()).await;
+        assert!(nothing.is_err(), "{nothing:?}");
+        node.netns.sh(&format!("ip route del {}/32 table {POD_TABLE}", pod.address));
+        repaired(&mut drift, DriftKind::PodRoute).await;
+        dataplane.check_pod(&renamed).await.unwrap();
+        // What somebody else takes away is one.
+        node.netns.sh(&format!("ip link del {}", renamed.host_ifname));
+        let told = timeout(Duration::from_secs(1), drift.recv()).await.unwrap().unwrap();
+        assert_eq!((told.kind, told.repaired), (DriftKind::PodLink, false), "{}", told.detail);
+    });
+}
+
+#[test]
 fn an_interface_of_somebody_else_in_the_pod_is_left_alone() {
     if !can_run("an_interface_of_somebody_else_in_the_pod_is_left_alone") {
         return;
