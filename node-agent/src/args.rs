@@ -13,8 +13,8 @@ use enipool_pool::ec2::Tags;
 use enipool_pool::targets::{Addressing, Policy, TargetError, Targets};
 use ipnet::Ipv4Net;
 
-use crate::dataplane::{DataplaneConfig, Randomization, Snat, VethPrefix};
-use crate::engine::EffectiveConfig;
+use crate::dataplane::{self, DataplaneConfig, Randomization, Snat, VethPrefix};
+use crate::engine::{EffectiveConfig, instance_type};
 use crate::status::wishes::{HostWishes, Wishes};
 
 /// The agent of one node: keeps addresses from EC2 at hand, gives them to pods, and reports into the node's ENIPool.
@@ -91,6 +91,17 @@ impl Paths {
     }
     pub fn del_queue(&self) -> PathBuf {
         self.state_dir.join("del-queue")
+    }
+    /// Everything that the agent and the plugin keep for themselves on this host.
+    pub fn state(&self) -> [PathBuf; 5] {
+        let in_folder = |name| self.state_dir.join(name);
+        [
+            self.socket.clone(),
+            self.journal(),
+            self.del_queue(),
+            in_folder(instance_type::FILE),
+            in_folder(dataplane::FOUND_FILE),
+        ]
     }
     pub fn conflist(&self) -> PathBuf {
         self.cni_conf_dir.join(&self.cni_conf_name)

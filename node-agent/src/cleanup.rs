@@ -57,6 +57,12 @@ pub async fn cleanup(args: &CleanupArgs) -> Result<String, CleanupError> {
         }
         return Err(CleanupError::Left(text));
     }
+    // Usually in the state's folder.
+    match fs::remove_file(&paths.socket) {
+        Ok(()) => line(&paths.socket.display().to_string()),
+        Err(error) if error.kind() == io::ErrorKind::NotFound => {}
+        Err(error) => return Err(file(paths.socket.display().to_string())(error)),
+    }
     if remove_state(&paths.state_dir).map_err(file(paths.state_dir.display().to_string()))? {
         line(&paths.state_dir.display().to_string());
     }

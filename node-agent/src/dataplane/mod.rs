@@ -17,6 +17,8 @@ mod monitor;
 mod netlink;
 mod nft;
 mod observe;
+#[cfg(test)]
+mod page;
 mod plumb;
 mod pods;
 mod reaper;
@@ -33,6 +35,7 @@ use enipool_pool::id::MacAddress;
 use tokio::sync::broadcast;
 
 pub use error::{DataplaneError, Retry};
+pub(crate) use found::FILE as FOUND_FILE;
 pub use layout::{HostIfname, VethPrefix};
 pub use state::{
     AdoptedPod, DataplaneConfig, Drift, DriftKind, EniLink, HostObservation, HostReport, HostState, LinkSeen,

@@ -25,7 +25,8 @@ use super::run::Hands;
 
 /// Of the file. Another version's is as good as none.
 const VERSION: u32 = 1;
-const FILE: &str = "instance-type.json";
+/// Its name.
+pub(crate) const FILE: &str = "instance-type.json";
 /// The file has some 150 bytes.
 const FILE_MAX: u64 = 4096;
 /// From the start to the question, for a type that the table knows. Up to twice as long, by the node's seed: the nodes of

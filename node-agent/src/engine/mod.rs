@@ -7,7 +7,7 @@ mod adopted;
 mod clock;
 mod config;
 mod error;
-mod instance_type;
+pub(crate) mod instance_type;
 pub mod journal;
 pub mod machine;
 mod pool;
