@@ -5,6 +5,7 @@
 mod gone;
 mod lab;
 mod life;
+mod other_subnet;
 mod routing;
 mod scale;
 mod traffic;
