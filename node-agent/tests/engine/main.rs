@@ -4,6 +4,7 @@
 
 mod adoption;
 mod class;
+mod idle;
 mod node;
 #[path = "../sim/mod.rs"]
 mod sim;
