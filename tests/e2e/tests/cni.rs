@@ -44,6 +44,7 @@ impl Stage {
             state: root.join("state"),
             ec2_endpoint: fabric.ec2_endpoint(),
             region: fabric.region().to_owned(),
+            kubeconfig: None,
             env: vec![("IP_COOLDOWN_PERIOD", "1")],
         };
         let prefix = format!("enp-cni-{}", fabric.run_id());

@@ -1,4 +1,4 @@
-//! The real agent on a node of the fabric, without a Kubernetes around it.
+//! The real agent on a node of the fabric, without a kubelet, and mostly without an API server.
 
 use std::fs;
 use std::io::{Read, Write};
@@ -32,6 +32,8 @@ pub struct AgentSpec {
     pub state: PathBuf,
     pub ec2_endpoint: String,
     pub region: String,
+    /// The way to an API server with an ENIPool of the node's name; none: standalone, and without log files.
+    pub kubeconfig: Option<PathBuf>,
     /// The pool's targets, by the names of the AWS plugin.
     pub env: Vec<(&'static str, &'static str)>,
 }
@@ -59,13 +61,19 @@ impl AgentSpec {
             .env("AWS_ENDPOINT_URL_EC2", &self.ec2_endpoint)
             .env("AWS_REGION", &self.region)
             .envs(self.env.iter().copied())
-            .args(["run", "--standalone", "--node-name", &self.node, "--cluster-name", "bare", "--log-dir", ""])
+            .args(["run", "--node-name", &self.node, "--cluster-name", "bare"])
             .args(["--state-dir".as_ref(), self.state.as_os_str()])
             .args(["--socket".as_ref(), self.state.join("cni.sock").as_os_str()])
             .args(["--cni-conf-dir".as_ref(), self.state.as_os_str()])
             .stdin(Stdio::null())
             .stdout(log.try_clone()?)
             .stderr(log);
+        match &self.kubeconfig {
+            None => command.args(["--standalone", "--log-dir", ""]),
+            Some(file) => {
+                command.env("KUBECONFIG", file).args(["--log-dir".as_ref(), self.state.join("logs").as_os_str()])
+            }
+        };
         // The process is made by a thread that stands in the node's namespace, so it runs there.
         let process = pods::inside(&self.netns, || {
             command.spawn().with_context(|| format!("start {}", self.executable.display()))
@@ -100,6 +108,26 @@ impl Agent {
             total += Duration::from_nanos(nanoseconds);
         }
         Ok(total)
+    }
+
+    /// Lets it alone for so long, but for what a kubelet asks it by the chart's probes.
+    pub fn probed_for(&self, time: Duration) -> Result<()> {
+        const READINESS: Duration = Duration::from_secs(2);
+        /// The liveness probe comes with every fifth.
+        const LIVENESS: usize = 5;
+        let begun = Instant::now();
+        for nth in 0.. {
+            let left = time.saturating_sub(begun.elapsed());
+            if left.is_zero() {
+                break;
+            }
+            self.fetch("/ready")?;
+            if nth % LIVENESS == 0 {
+                self.fetch("/live")?;
+            }
+            std::thread::sleep(READINESS.min(left));
+        }
+        Ok(())
     }
 
     /// Waits until at least `count` addresses can be given to pods at once: their interfaces are set up.

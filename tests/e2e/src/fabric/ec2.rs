@@ -2,7 +2,7 @@
 
 use std::collections::BTreeMap;
 
-use ec2_sim::model::request::RunInstances;
+use ec2_sim::model::request::{LaunchInterface, RunInstances, Wanted};
 use ec2_sim::model::{Event, Request, Response, SimConfig, Truth};
 use ec2_sim::server;
 use enipool_pool::ec2::{InstanceState, Tags};
@@ -51,9 +51,16 @@ impl Simulator {
 
     pub(super) async fn run_instance(&self, spec: &NodeSpec) -> Result<InstanceId, FabricError> {
         let subnet = self.subnet_in(spec.zone.as_ref())?;
+        let interface = |(device_index, addresses): (&u32, &u32)| LaunchInterface {
+            device_index: *device_index,
+            subnet: Some(subnet.clone()),
+            secondary: Wanted::addresses(*addresses),
+            ..LaunchInterface::default()
+        };
         let request = RunInstances {
+            interfaces: spec.enis.iter().map(interface).collect(),
             instance_tags: Tags::from([(NAME_TAG.to_owned(), spec.name.clone())]),
-            ..RunInstances::one(spec.instance_type.clone(), subnet)
+            ..RunInstances::one(spec.instance_type.clone(), subnet.clone())
         };
         match self.call(Request::RunInstances(request)).await? {
             Response::Reservation(instances) => instances.into_iter().next().map(|instance| instance.id),

@@ -1,5 +1,6 @@
 //! A node of the fabric: an instance of EC2 that is a network namespace.
 
+use std::collections::BTreeMap;
 use std::net::Ipv4Addr;
 
 use enipool_pool::{InstanceId, InstanceType, MacAddress, Zone};
@@ -40,11 +41,21 @@ pub struct NodeSpec {
     pub instance_type: InstanceType,
     /// Any of the VPC's zones if absent: the one of the first subnet.
     pub zone: Option<Zone>,
+    /// What its launch template gives it: interfaces by device index, each with so many secondary addresses. None: a
+    /// primary interface with its own address alone.
+    pub enis: BTreeMap<u32, u32>,
 }
 
 impl NodeSpec {
     pub fn new(name: impl Into<String>, instance_type: &str) -> Self {
-        Self { name: name.into(), instance_type: InstanceType::new(instance_type), zone: None }
+        Self { name: name.into(), instance_type: InstanceType::new(instance_type), zone: None, enis: BTreeMap::new() }
+    }
+
+    /// As a launch template does.
+    #[must_use]
+    pub fn with_eni(mut self, device_index: u32, secondary_addresses: u32) -> Self {
+        self.enis.insert(device_index, secondary_addresses);
+        self
     }
 
     #[must_use]

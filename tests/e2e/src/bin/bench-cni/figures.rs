@@ -39,6 +39,22 @@ pub(crate) fn median(mut figures: Vec<f64>) -> f64 {
     figures.get(figures.len() / 2).copied().unwrap_or(f64::NAN)
 }
 
+/// The figures that every whole run has to have, by their keys in the file.
+pub(crate) const REQUIRED: [&str; 12] = [
+    "add_p50_vs_ptp",
+    "add_p99_vs_ptp",
+    "del_p50_vs_ptp",
+    "adds_per_s_20_parallel_vs_ptp",
+    "add_p50_250_pods_vs_10",
+    "udp_rtt_250_pods_vs_2",
+    "agent_rss_idle_mb",
+    "agent_rss_200_pods_mb",
+    "ec2_calls_fill_m5_large",
+    "ec2_calls_restart",
+    "burst_27_s",
+    "burst_27_failed",
+];
+
 /// What a figure has to stay under, or reach.
 #[derive(Debug, Clone, Copy)]
 pub(crate) enum Goal {
@@ -79,6 +95,11 @@ impl Report {
     pub(crate) fn missed(&self) -> Vec<String> {
         let missed = self.0.iter().filter(|(_, value, goal)| !goal.met_by(*value));
         missed.map(|(key, value, goal)| format!("{key} {value:.3}, goal {goal}")).collect()
+    }
+
+    /// The required figures that nobody measured.
+    pub(crate) fn lacking(&self) -> Vec<&'static str> {
+        REQUIRED.into_iter().filter(|required| !self.0.iter().any(|(key, ..)| key == required)).collect()
     }
 
     pub(crate) fn print(&self) {
@@ -139,6 +160,16 @@ mod tests {
             ("few", 9.0, Goal::AtMost(8.0)),
         ];
         assert_eq!(report(&mixed).missed(), ["slow 1.300, goal ≤ 1", "rate 4.400, goal ≥ 4.5", "few 9.000, goal ≤ 8"]);
+    }
+
+    #[test]
+    fn a_run_that_did_not_measure_what_it_has_to_is_told_by_the_keys_that_are_lacking() {
+        let mut whole = Report::default();
+        REQUIRED.iter().rev().for_each(|key| whole.figure(key, 1.0, Goal::AtMost(2.0)));
+        whole.figure("one more", 1.0, Goal::AtMost(2.0));
+        assert_eq!(whole.lacking(), [""; 0]);
+        whole.0.retain(|(key, ..)| *key != "burst_27_s");
+        assert_eq!(whole.lacking(), ["burst_27_s"]);
     }
 
     #[test]

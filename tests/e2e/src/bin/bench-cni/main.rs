@@ -4,6 +4,7 @@
 //! container runtime runs it: a new process, the configuration on standard input, a fresh network namespace, timed from exec
 //! to exit; the plugins take turns in batches. Figures are ratios within this run: absolute times are the machine's.
 
+mod deployed;
 mod figures;
 mod latency;
 mod rtt;
@@ -61,6 +62,8 @@ async fn main() -> Result<()> {
     }
     report.print();
     report.write(&args.out)?;
+    let lacking = report.lacking();
+    anyhow::ensure!(lacking.is_empty() || args.quick, "not measured: {}", lacking.join(", "));
     let missed = report.missed();
     anyhow::ensure!(
         missed.is_empty() || args.quick || args.tolerate,
@@ -75,13 +78,27 @@ async fn measure(args: &Args, fabric: &Fabric) -> Result<Report> {
     let quiet = fabric.launch_node(NodeSpec::new("quiet", "m5.16xlarge")).await?;
     let filled = fabric.launch_node(NodeSpec::new("filled", "m5.large")).await?;
     let fresh = fabric.launch_node(NodeSpec::new("fresh", "m5.large")).await?;
+    let templated = fabric.launch_node(NodeSpec::new("templated", "m5.large").with_eni(0, 4).with_eni(1, 4)).await?;
     let bench = Bench::on(fabric);
     let sim = fabric.sim();
+    let mut report = Report::default();
+    if !args.quick {
+        let [idle, crowded] = [
+            fabric.launch_node(NodeSpec::new("idle", "m5.large")).await?,
+            fabric.launch_node(NodeSpec::new("crowded", "m5.16xlarge")).await?,
+        ];
+        let specs = [bench.spec(&idle, &[]), bench.spec(&crowded, &[("WARM_IP_TARGET", "200")])];
+        bench.end(deployed::measure(fabric, specs, &mut report).await)?;
+    }
     // Everything below waits for processes and for the kernel: the simulator keeps the runtime's other threads.
     let outcome = tokio::task::block_in_place(|| {
-        let mut report = Report::default();
         if !args.quick {
             println!("EC2 calls and bursts");
+            supply::first_add_of_a_launched_node(
+                sim,
+                bench.spec(&templated, &[("MANAGE_UNTAGGED_ENI", "true")]),
+                &mut report,
+            )?;
             supply::fill(sim, bench.spec(&filled, &[]), &mut report)?;
             supply::burst(sim, bench.spec(&fresh, &[]), &mut report)?;
         }
@@ -140,6 +157,7 @@ impl Bench {
             state: self.root.join(&node.name),
             ec2_endpoint: self.endpoint.clone(),
             region: self.region.clone(),
+            kubeconfig: None,
             env: env.to_vec(),
         }
     }
@@ -205,9 +223,7 @@ fn crowd(crowded: &Agent, quiet: &Agent, run: &str, report: &mut Report) -> Resu
     println!("a crowded node and a quiet one, in turn");
     let many = Contender::of(crowded, &format!("enp-cni-{run}-many"));
     let few = Contender::of(quiet, &format!("enp-cni-{run}-few"));
-    let mut many_pods = many.bring_up(200)?;
-    report.figure("agent_rss_200_pods_mb", crowded.rss_mb()?, Goal::AtMost(24.0));
-    many_pods.extend(many.bring_up(50)?);
+    let many_pods = many.bring_up(250)?;
     let mut few_pods = few.bring_up(2)?;
     let (mut rtt_few, mut rtt_many) = (Vec::new(), Vec::new());
     for _ in 0..9 {

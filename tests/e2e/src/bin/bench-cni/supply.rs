@@ -1,7 +1,7 @@
-//! How the pool itself does: EC2 calls to fill a node and to restart, what an idle agent uses, and 27 pods at once on a
-//! fresh node, with an EC2 that answers at once and with one that takes as long as the real one.
+//! How the pool itself does: EC2 calls to fill a node and to restart, starts, and 27 pods at once on a fresh node, with an EC2 that answers at once and with one that takes as long as the real one.
 
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, BTreeSet};
+use std::net::Ipv4Addr;
 use std::sync::{Arc, Mutex, PoisonError};
 use std::time::{Duration, Instant};
 
@@ -14,16 +14,15 @@ use enipool_e2e::bare::agent::{Agent, AgentSpec};
 
 use crate::figures::{Goal, Report};
 use crate::latency::{Contender, Pod};
+use crate::rtt;
 
 /// Pods that an m5.large takes: 3 interfaces of 10 addresses, less the primary ones.
 const M5_LARGE: usize = 27;
 /// How long EC2 has to be left alone before the pool counts as steady. Longer than any of the agent's periods that could
 /// still call EC2 after a change.
 const QUIET: Duration = Duration::from_secs(5);
-/// For how long an idle agent is watched.
-const IDLE: Duration = Duration::from_secs(30);
 
-fn calls(sim: &Handle) -> u64 {
+pub(crate) fn calls(sim: &Handle) -> u64 {
     sim.model().with(|model| model.calls().last_seq())
 }
 
@@ -39,7 +38,7 @@ fn words(sim: &Handle, since: u64) -> String {
 }
 
 /// Waits until nobody has called EC2 for [`QUIET`].
-fn until_quiet(sim: &Handle) {
+pub(crate) fn until_quiet(sim: &Handle) {
     let mut last = (calls(sim), Instant::now());
     while last.1.elapsed() < QUIET {
         std::thread::sleep(Duration::from_millis(50));
@@ -55,12 +54,6 @@ pub(crate) fn fill(sim: &Handle, spec: AgentSpec, report: &mut Report) -> Result
     let before = calls(sim);
     let agent = spec.start()?;
     until_quiet(sim);
-    let (cpu, begun, idle) = (agent.cpu_time()?, Instant::now(), calls(sim));
-    std::thread::sleep(IDLE);
-    let percent = 100.0 * agent.cpu_time()?.saturating_sub(cpu).as_secs_f64() / begun.elapsed().as_secs_f64();
-    report.figure("agent_idle_cpu_percent", percent, Goal::AtMost(0.2));
-    report.figure("ec2_calls_idle", count(calls(sim) - idle), Goal::AtMost(0.0));
-    report.figure("agent_rss_idle_mb", agent.rss_mb()?, Goal::AtMost(20.0));
     let contender = Contender::of(&agent, "enp-cni-fill");
     let mut pods = contender.bring_up(M5_LARGE)?;
     until_quiet(sim);
@@ -90,6 +83,30 @@ fn first_add_after_restart(mut agent: Agent, pods: &mut Vec<Pod>, report: &mut R
     println!("  restart with {} pods: the next has its address after {took:.0?}", pods.len() - 1);
     report.figure("restart_to_first_add_s", took.as_secs_f64(), Goal::AtMost(1.0));
     Ok(agent)
+}
+
+/// The first start of an agent, without a journal, on an instance whose launch template gave it interfaces and addresses:
+/// the time from the start of its process until a pod has one of those.
+pub(crate) fn first_add_of_a_launched_node(sim: &Handle, spec: AgentSpec, report: &mut Report) -> Result<()> {
+    let assigned = |sim: &Handle| -> BTreeSet<Ipv4Addr> {
+        sim.truth().enis.into_iter().flat_map(|eni| eni.secondary_ips).collect()
+    };
+    let (given, before) = (assigned(sim), calls(sim));
+    let begun = Instant::now();
+    let agent = spec.start()?;
+    let contender = Contender::of(&agent, "enp-cni-templated");
+    let pods = contender.bring_up(1)?;
+    let took = begun.elapsed();
+    let [pod] = pods.as_slice() else { anyhow::bail!("one pod was wanted") };
+    let address = rtt::address(pod)?;
+    anyhow::ensure!(given.contains(&address), "{address} was not there when the agent started: it adopted nothing");
+    println!(
+        "  first start on a launched node: the first pod has its address after {took:.0?}; {}",
+        words(sim, before)
+    );
+    report.figure("first_start_to_first_add_s", took.as_secs_f64(), Goal::AtMost(1.0));
+    contender.take_down(pods)?;
+    agent.stop()
 }
 
 /// 27 pods at once on a node whose agent has just settled.
@@ -179,6 +196,6 @@ fn longest_chain(sim: &Handle, since: u64, arrivals: &BTreeMap<EniId, Timestamp>
 }
 
 #[allow(clippy::cast_precision_loss, reason = "far below 2^52")]
-fn count(calls: u64) -> f64 {
+pub(crate) fn count(calls: u64) -> f64 {
     calls as f64
 }
