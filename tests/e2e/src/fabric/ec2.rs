@@ -59,6 +59,8 @@ impl Simulator {
         };
         let request = RunInstances {
             interfaces: spec.enis.iter().map(interface).collect(),
+            // EC2 takes the subnet with the interfaces or without, not both.
+            subnet: spec.enis.is_empty().then(|| subnet.clone()),
             instance_tags: Tags::from([(NAME_TAG.to_owned(), spec.name.clone())]),
             ..RunInstances::one(spec.instance_type.clone(), subnet.clone())
         };

@@ -60,7 +60,7 @@ async fn with_api_server(kubectl: &Kubectl, sim: &Handle, specs: [AgentSpec; 2],
     let [idle, crowded] = <[Agent; 2]>::try_from(agents).map_err(|_| anyhow::anyhow!("two specs are two agents"))?;
     tokio::task::block_in_place(|| {
         nothing_to_do(sim, idle, report)?;
-        many_pods(crowded, report)
+        many_pods(sim, crowded, report)
     })
 }
 
@@ -76,12 +76,14 @@ fn nothing_to_do(sim: &Handle, agent: Agent, report: &mut Report) -> Result<()> 
     agent.stop()
 }
 
-fn many_pods(mut agent: Agent, report: &mut Report) -> Result<()> {
+fn many_pods(sim: &Handle, mut agent: Agent, report: &mut Report) -> Result<()> {
     agent.wait_for_free(PODS as u64)?;
     let contender = Contender::of(&agent, "enp-cni-deployed");
     let pods = contender.bring_up(PODS)?;
     println!("  with {PODS} pods: {:.1} MB", agent.rss_mb()?);
     report.figure("agent_rss_200_pods_mb", agent.rss_mb()?, Goal::AtMost(24.0));
+    // The pool has followed its pods: the links of its ENIs are counted when theirs are waited for.
+    until_quiet(sim);
     contender.take_down(pods)?;
     agent.stop()
 }
