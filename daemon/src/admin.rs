@@ -11,7 +11,7 @@ use std::time::Duration;
 use bytes::Bytes;
 use http_body_util::Full;
 use hyper::body::Incoming;
-use hyper::header::{ALLOW, CONTENT_TYPE, HeaderValue};
+use hyper::header::{ACCEPT, ALLOW, CONTENT_TYPE, HeaderValue};
 use hyper::service::service_fn;
 use hyper::{Method, Response, StatusCode};
 use hyper_util::rt::{TokioIo, TokioTimer};
@@ -20,6 +20,7 @@ use tokio::net::TcpListener;
 use tokio::sync::Semaphore;
 use tokio_util::sync::CancellationToken;
 
+use crate::exposition::{self, OPENMETRICS, OlderType, TEXT};
 use crate::readiness::Readiness;
 
 /// Connections served at once; the next ones wait in the kernel's backlog. Prometheus, kubelet and a person need three.
@@ -28,8 +29,6 @@ const CONNECTIONS_MAX: usize = 64;
 const CONNECTION_TIME_MAX: Duration = Duration::from_secs(30);
 /// Longest wait for the head of a request.
 const HEAD_TIME_MAX: Duration = Duration::from_secs(5);
-/// What Prometheus expects of OpenMetrics text.
-pub const OPENMETRICS: &str = "application/openmetrics-text; version=1.0.0; charset=utf-8";
 
 /// Who may read a page.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -47,6 +46,8 @@ pub struct Request<'a> {
     pub path: &'a str,
     /// What comes after `?`; empty if nothing does.
     pub query: &'a str,
+    /// The `Accept` header; empty if there is none.
+    pub accept: &'a str,
     pub peer: SocketAddr,
 }
 
@@ -84,13 +85,27 @@ impl AdminServer {
         Self { readiness, metrics: None, pages: Arc::default() }
     }
 
-    /// Serves the registry's metrics as OpenMetrics text under `/metrics`.
+    /// Serves the registry's metrics under `/metrics`: as OpenMetrics text to those who ask for it, in format 0.0.4 to
+    /// everybody else.
     #[must_use]
-    pub fn metrics(mut self, registry: Arc<Registry>) -> Self {
-        self.metrics = Some(Arc::new(move |_| {
+    pub fn metrics(self, registry: Arc<Registry>) -> Self {
+        self.metrics_with_older_types(registry, |_| OlderType::Untyped)
+    }
+
+    /// The same; `older` says by its name what a metric of unknown type is in format 0.0.4.
+    #[must_use]
+    pub fn metrics_with_older_types(
+        mut self,
+        registry: Arc<Registry>,
+        older: impl Fn(&str) -> OlderType + Send + Sync + 'static,
+    ) -> Self {
+        self.metrics = Some(Arc::new(move |request| {
             let mut body = String::new();
             Some(match prometheus_client::encoding::text::encode(&mut body, &registry) {
-                Ok(()) => Answer { status: 200, content_type: OPENMETRICS, body },
+                Ok(()) if exposition::wants_openmetrics(request.accept) => {
+                    Answer { status: 200, content_type: OPENMETRICS, body }
+                }
+                Ok(()) => Answer { status: 200, content_type: TEXT, body: exposition::to_text(&body, &older) },
                 Err(error) => Answer::text(500, format!("metrics cannot be written: {error}\n")),
             })
         }));
@@ -157,8 +172,10 @@ impl AdminServer {
             return response;
         }
         let uri = request.uri();
-        let answer = self.answer(Request { path: uri.path(), query: uri.query().unwrap_or_default(), peer });
-        into_http(answer)
+        // A header that is no text names nothing that we know.
+        let accept = request.headers().get(ACCEPT).and_then(|accept| accept.to_str().ok()).unwrap_or_default();
+        let query = uri.query().unwrap_or_default();
+        into_http(self.answer(Request { path: uri.path(), query, accept, peer }))
     }
 
     /// The answer to one request: routing, access and the built-in pages.
@@ -235,7 +252,7 @@ mod tests {
     use super::*;
 
     fn from(peer: &str, path: &'static str) -> Request<'static> {
-        Request { path, query: "", peer: peer.parse().unwrap() }
+        Request { path, query: "", accept: "", peer: peer.parse().unwrap() }
     }
 
     fn server() -> AdminServer {
@@ -284,7 +301,7 @@ mod tests {
     }
 
     #[tokio::test]
-    async fn metrics_come_as_openmetrics_over_http() {
+    async fn metrics_come_over_http_in_the_text_that_is_asked_for() {
         let mut registry = Registry::default();
         let adds = Counter::<u64>::default();
         registry.register("adds", "Pods given an address", adds.clone());
@@ -295,8 +312,11 @@ mod tests {
         let serving = tokio::spawn(
             AdminServer::new(Readiness::new()).metrics(Arc::new(registry)).serve(listener, shutdown.clone()),
         );
-        let text = ask(address, "GET /metrics HTTP/1.1\r\nHost: a\r\nConnection: close\r\n\r\n").await;
-        assert!(text.starts_with("HTTP/1.1 200 OK"), "{text}");
+        let get = |accept: &str| format!("GET /metrics HTTP/1.1\r\nHost: a\r\n{accept}Connection: close\r\n\r\n");
+        let text = ask(address, &get("")).await;
+        assert!(text.starts_with("HTTP/1.1 200 OK") && text.contains(TEXT), "{text}");
+        assert!(text.ends_with("# TYPE adds_total counter\nadds_total 1\n"), "{text}");
+        let text = ask(address, &get("Accept: application/openmetrics-text; version=1.0.0\r\n")).await;
         assert!(text.contains(OPENMETRICS), "{text}");
         assert!(text.contains("adds_total 1") && text.ends_with("# EOF\n"), "{text}");
         let refused = ask(address, "POST /live HTTP/1.1\r\nHost: a\r\nConnection: close\r\n\r\n").await;

@@ -5,6 +5,7 @@
 
 pub mod admin;
 pub mod arguments;
+pub mod exposition;
 mod hourly;
 pub mod logging;
 pub mod memory;
@@ -12,6 +13,7 @@ pub mod readiness;
 pub mod shutdown;
 
 pub use admin::{Access, AdminServer, Answer, Request};
+pub use exposition::OlderType;
 pub use hourly::Bounds;
 pub use logging::{LogFile, LogFormat, LogGuard, LogOptions};
 pub use readiness::{Gate, Readiness};

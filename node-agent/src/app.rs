@@ -10,7 +10,7 @@ use std::net::SocketAddr;
 use std::sync::Arc;
 use std::time::{Duration, Instant};
 
-use enipool_daemon::{AdminServer, Bounds, LogFile, LogGuard, LogOptions, Readiness, Shutdown, logging, memory};
+use enipool_daemon::{Bounds, LogFile, LogGuard, LogOptions, Readiness, Shutdown, logging, memory};
 use enipool_pool::ec2::Ec2;
 use enipool_pool::imds::Imds;
 use enipool_pool::targets::TargetError;
@@ -125,8 +125,7 @@ pub async fn run<E: Ec2, I: Imds>(args: RunArgs, ec2: E, imds: I) -> Result<(), 
     let engine = crate::engine::start(config, hands, clock, shutdown.token()).await?;
     let pool = engine.pool;
     registry.register_collector(Box::new(PoolCollector(pool.snapshot())));
-    let admin = AdminServer::new(readiness).metrics(Arc::new(registry));
-    let admin = introspection::serve_pages(admin, pool.snapshot());
+    let admin = introspection::server(readiness, Arc::new(registry), pool.snapshot());
     shutdown.spawn_vital("introspection", admin.serve(listener, shutdown.token()));
 
     let verbs = Arc::new(Verbs::new(

@@ -4,6 +4,10 @@
 mod aws;
 pub mod calls;
 pub mod pool;
+#[cfg(test)]
+mod text;
+
+pub use aws::older_type;
 
 use std::sync::Arc;
 use std::time::Duration;

@@ -7,6 +7,7 @@ use std::process::{Command, Output};
 
 use crate::install::{SUPPORT_SCRIPT, SUPPORT_SCRIPT_NAME};
 use crate::introspection::fixture::served;
+use crate::status::fixture::snapshot;
 
 /// A node's folders, and a container runtime that knows one agent, whose doctor finds something.
 struct Place {
@@ -104,7 +105,7 @@ async fn the_bundle_has_what_an_engineer_asks_for_next_and_no_secrets() {
         return;
     }
     let place = Place::new();
-    let script = place.script(&format!("http://{}", served().await));
+    let script = place.script(&format!("http://{}", served(snapshot()).await));
     let output = tokio::task::spawn_blocking(move || run(script)).await.unwrap();
     assert!(output.status.success(), "{output:?}");
     let archive = place.path("log/aws-cni-support.tar.gz");
@@ -115,7 +116,7 @@ async fn the_bundle_has_what_an_engineer_asks_for_next_and_no_secrets() {
     for page in ["enis", "pods", "pool", "intents", "config"] {
         serde_json::from_str::<serde_json::Value>(&read(&format!("agent/v1-{page}.json"))).unwrap();
     }
-    assert!(read("agent/metrics.txt").contains("# EOF"));
+    assert!(read("agent/metrics.txt").contains("awscni_eni_allocated 2\n"));
     assert!(read("agent/doctor.json").contains("healthy"), "what the doctor found, although it then ends with 1");
     assert_eq!(read("agent/ledger.journal"), "a record");
     assert_eq!(read("agent/del-queue/00000001"), "a deletion");

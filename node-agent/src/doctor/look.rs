@@ -134,7 +134,7 @@ mod tests {
 
     #[tokio::test]
     async fn what_the_agent_serves_is_what_the_doctor_reads() {
-        let picture = ledger(served().await).await.unwrap();
+        let picture = ledger(served(snapshot()).await).await.unwrap();
         let address = Ipv4Addr::new(10, 0, 1, 10);
         assert_eq!(picture.pods.get(&address).map(String::as_str), Some("db-0_default_container-db-0"));
         let second: EniId = "eni-1".parse().unwrap();
@@ -148,4 +148,16 @@ mod tests {
         let error = ledger(nobody).await.unwrap_err().to_string();
         assert!(error.contains("is it running on this node?"), "{error}");
     }
+    use crate::status::fixture::{snapshot, with_adopted_pods};
 }
+        assert_eq!(picture.in_kernel.get(&second), Some(&InKernel::Everything));
+    }
+
+    #[tokio::test]
+    async fn every_adopted_pod_is_read_and_not_taken_for_a_difference() {
+        let picture = ledger(served(with_adopted_pods(snapshot())).await).await.unwrap();
+        let running = [[10, 0, 0, 10], [10, 0, 0, 11], [10, 0, 1, 10], [10, 0, 1, 11], [10, 0, 1, 12]];
+        let pods = running.into_iter().map(|address| (address.into(), "eni0".to_owned())).collect();
+        let kernel = KernelPicture { pods, ..KernelPicture::default() };
+        let found = super::super::compare::compare(&CloudPicture::default(), &picture, &kernel).found;
+        assert!(found.iter().all(|finding| finding.kind != "UnknownPod"), "{found:?}");

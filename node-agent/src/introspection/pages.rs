@@ -104,9 +104,11 @@ struct PodPage {
     ip: Ipv4Addr,
 }
 
-/// `NAME_NAMESPACE_CONTAINERID`: neither a pod's name nor its namespace can hold an underscore.
+/// `NAME_NAMESPACE_CONTAINERID`: neither a pod's name nor its namespace can hold an underscore. With the interface's name
+/// behind it where these are not enough: a pod's further interfaces, and adopted pods, of which only the host's end is known.
 fn pod_name(key: &AttachmentKey, pod: &PodRef) -> String {
-    format!("{}_{}_{}", pod.name, pod.namespace, key.container_id)
+    let name = format!("{}_{}_{}", pod.name, pod.namespace, key.container_id);
+    if &*key.ifname == "eth0" && !pod.name.is_empty() { name } else { format!("{name}_{}", key.ifname) }
 }
 
 fn pods(snapshot: &PoolSnapshot) -> BTreeMap<String, PodPage> {
@@ -219,7 +221,7 @@ fn config(snapshot: &PoolSnapshot) -> Value {
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::status::fixture::snapshot;
+    use crate::status::fixture::{snapshot, with_adopted_pods};
 
     #[test]
     fn enis_has_the_fields_that_scripts_for_the_aws_plugin_read() {
@@ -252,6 +254,18 @@ mod tests {
         let page = page("/v1/pods", &snapshot()).unwrap();
         assert_eq!(page["db-0_default_container-db-0"], json!({ "DeviceNumber": 1, "IP": "10.0.1.10" }));
         assert_eq!(page.as_object().map(serde_json::Map::len), Some(3));
+    }
+
+    #[test]
+    fn pods_that_share_all_but_the_interface_are_listed_each_by_itself() {
+        let page = page("/v1/pods", &with_adopted_pods(snapshot())).unwrap();
+        let ip = |name: &str| page[name]["IP"].as_str();
+        assert_eq!(ip("__kernel_eni0d7763386da"), Some("10.0.1.11"));
+        assert_eq!(ip("__kernel_enideadbeef012"), Some("10.0.1.12"));
+        assert_eq!(page.as_object().map(serde_json::Map::len), Some(5));
+        let second = AttachmentKey::new("enipool", "c1", "net1");
+        let pod = PodRef { namespace: "default".into(), name: "web".into(), uid: "".into() };
+        assert_eq!(pod_name(&second, &pod), "web_default_c1_net1");
     }
 
     #[test]

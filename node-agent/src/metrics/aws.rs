@@ -1,18 +1,29 @@
 //! Counters under the AWS plugin's names, for the dashboards and alerts that exist. Each counts what its name counted there;
 //! names whose matter does not exist here are left out (docs/node.md says which).
 //!
-//! Those names do not end in `_total`, so for OpenMetrics they are of unknown type; Prometheus rates them all the same.
+//! Those names do not end in `_total`, so for OpenMetrics they are of unknown type; Prometheus rates them all the same. In
+//! the older text they have the types that they had ([`older_type`]), which clients go by.
 
 use std::collections::BTreeMap;
 use std::fmt;
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::time::Duration;
 
+use enipool_daemon::OlderType;
 use enipool_pool::ec2::{Action, Ec2ErrorKind};
 use prometheus_client::collector::Collector;
 use prometheus_client::encoding::{DescriptorEncoder, EncodeMetric};
 use prometheus_client::metrics::MetricType;
 use prometheus_client::metrics::gauge::ConstGauge;
+
+/// What a metric of unknown type was in the text of the AWS plugin.
+pub fn older_type(name: &str) -> OlderType {
+    match name {
+        "awscni_aws_api_latency_ms_sum" | "awscni_aws_api_latency_ms_count" => OlderType::PartOfSummary,
+        _ if name.starts_with("awscni_") => OlderType::Counter,
+        _ => OlderType::Untyped,
+    }
+}
 
 /// The reason that the AWS plugin gives for a DEL of the runtime.
 const POD_DELETED: &str = "PodDeleted";

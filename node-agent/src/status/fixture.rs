@@ -17,6 +17,15 @@ fn pod(name: &str, address: Ipv4Addr) -> AddressView {
     AddressView { address, prefix: None, state: AddressState::Assigned { key, pod, since: NOW } }
 }
 
+/// 10.0.1.11 and 10.0.1.12 belong to pods that were adopted from the kernel.
+pub(crate) fn with_adopted_pods(mut snapshot: PoolSnapshot) -> PoolSnapshot {
+    for (view, host_ifname) in snapshot.enis[1].addresses[1..].iter_mut().zip(["eni0d7763386da", "enideadbeef012"]) {
+        let key = AttachmentKey::new("", "kernel", host_ifname);
+        view.state = AddressState::Assigned { key, pod: PodRef::default(), since: NOW };
+    }
+    snapshot
+}
+
 fn free(address: Ipv4Addr) -> AddressView {
     AddressView { address, prefix: None, state: AddressState::Free }
 }
