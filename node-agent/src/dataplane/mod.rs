@@ -12,6 +12,7 @@ mod desired;
 mod error;
 mod found;
 mod host;
+mod inspect;
 pub mod layout;
 mod monitor;
 mod netlink;
@@ -37,6 +38,7 @@ use tokio::sync::broadcast;
 pub use error::{DataplaneError, Retry};
 pub(crate) use found::FILE as FOUND_FILE;
 pub use layout::{HostIfname, VethPrefix};
+pub use inspect::{EniObjects, NftTable, SeenLink};
 pub use state::{
     AdoptedPod, DataplaneConfig, Drift, DriftKind, EniLink, HostObservation, HostReport, HostState, LinkSeen,
     ObservedPod, PodLink, PodOwner, PodSpec, Randomization, Report, Snat,
@@ -139,6 +141,12 @@ impl Dataplane {
         let found = self.controller.run(move |control| control.host.find_link(mac)).await??;
         if let Some(link) = found {
             return Ok(link);
+    /// What the kernel holds for ENIs at `device_indexes`. Changes nothing.
+    pub async fn inspect(&self, device_indexes: &[u32]) -> Result<EniObjects, DataplaneError> {
+        let device_indexes = device_indexes.to_vec();
+        self.controller.run(move |control| control.host.inspect(&device_indexes)).await?
+    }
+
         }
         let appears = async {
             loop {

@@ -40,15 +40,17 @@ use super::state::{EniLink, HostState, Randomization, Snat};
 
 /// Bits of packet and connection mark that we own.
 pub(super) const OUR_BITS: u32 = ENI_MARK_MASK | PRIMARY_MARK;
-const PREFIX_MASK: u32 = !0xf;
+pub(super) const PREFIX_MASK: u32 = !0xf;
 
-const ADDRESSES: &str = "addresses";
-const PREFIXES: &str = "prefixes";
+pub(super) const ADDRESSES: &str = "addresses";
+pub(super) const PREFIXES: &str = "prefixes";
 const FLOWS: &str = "flows";
 const UNTRANSLATED: &str = "untranslated";
 const MAIN_ROUTED: &str = "main-routed";
 const FROM_UPLINK: &str = "from-uplink";
-const FROM_POD: &str = "from-pod";
+pub(super) const FROM_POD: &str = "from-pod";
+/// In front of the device index.
+pub(super) const ENI_CHAIN: &str = "eni-";
 
 /// The whole table.
 #[derive(Debug, Clone, Default, PartialEq, Eq)]
@@ -274,8 +276,8 @@ fn snat_chain(state: &HostState, randomization: Randomization, veth_prefix: &str
     }
 }
 
-fn eni_chain(device_index: u32) -> String {
-    format!("eni-{device_index}")
+pub(super) fn eni_chain(device_index: u32) -> String {
+    format!("{ENI_CHAIN}{device_index}")
 }
 
 fn merged(ranges: &[Ipv4Net]) -> Vec<Ipv4Net> {

@@ -9,6 +9,9 @@ use enipool_pool::ec2::{Eni, EniStatus};
 use serde::Serialize;
 use serde_json::json;
 
+use super::node;
+use crate::dataplane::EniObjects;
+
 /// What EC2 says.
 #[derive(Debug, Clone, Default)]
 pub struct CloudPicture {
@@ -25,8 +28,19 @@ pub struct LedgerPicture {
     pub enis: BTreeMap<EniId, BTreeSet<Ipv4Addr>>,
     /// Interfaces that the agent knows and leaves alone, or has under way.
     pub other_enis: BTreeSet<EniId>,
+    /// What the kernel has to have of interfaces that the agent has set up, or is setting up.
+    pub in_kernel: BTreeMap<EniId, InKernel>,
     /// Pods by address.
     pub pods: BTreeMap<Ipv4Addr, String>,
+}
+
+/// How much of an interface has to be in the kernel.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum InKernel {
+    /// Its link: it is being set up.
+    Link,
+    /// All that its pods need.
+    Everything,
 }
 
 /// What the kernel says.
@@ -34,6 +48,8 @@ pub struct LedgerPicture {
 pub struct KernelPicture {
     /// Addresses with a route to a pod's interface, and that interface.
     pub pods: BTreeMap<Ipv4Addr, String>,
+    /// What it holds for the node's interfaces.
+    pub host: EniObjects,
 }
 
 /// One difference.
@@ -84,7 +100,8 @@ impl Findings {
     }
 }
 
-fn addresses(eni: &Eni) -> BTreeSet<Ipv4Addr> {
+/// What pods may get of an interface.
+pub(super) fn addresses(eni: &Eni) -> BTreeSet<Ipv4Addr> {
     eni.secondary_ips.iter().copied().chain(eni.prefixes.iter().flat_map(|prefix| prefix.addresses())).collect()
 }
 
@@ -124,6 +141,8 @@ pub fn compare(cloud: &CloudPicture, ledger: &LedgerPicture, kernel: &KernelPict
             );
         }
     }
+    found.extend(node::compare(cloud, ledger, kernel));
+    let mut find = |kind, text: String| found.push(Finding { kind, text });
     for (id, held) in &ledger.enis {
         let Some(described) = in_ec2.get(id) else {
             find("VanishedENI", format!("the pool uses {id}, but EC2 does not show it on this instance"));
@@ -161,13 +180,13 @@ pub fn compare(cloud: &CloudPicture, ledger: &LedgerPicture, kernel: &KernelPict
 }
 
 #[cfg(test)]
-mod tests {
+pub(super) mod fixture {
     use enipool_pool::ec2::InterfaceType;
     use enipool_pool::{Prefix, Zone};
 
     use super::*;
 
-    fn eni(id: &str, status: EniStatus, secondary: &[[u8; 4]]) -> Eni {
+    pub(in super::super) fn eni(id: &str, status: EniStatus, secondary: &[[u8; 4]]) -> Eni {
         Eni {
             id: id.parse().unwrap(),
             status,
@@ -185,6 +204,12 @@ mod tests {
             tags: BTreeMap::new(),
         }
     }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::fixture::eni;
+    use super::*;
 
     fn agreement() -> (CloudPicture, LedgerPicture, KernelPicture) {
         let (one, two) = (Ipv4Addr::new(10, 0, 0, 5), Ipv4Addr::new(10, 0, 0, 6));
@@ -194,10 +219,10 @@ mod tests {
         };
         let ledger = LedgerPicture {
             enis: [("eni-1".parse().unwrap(), BTreeSet::from([one, two]))].into(),
-            other_enis: BTreeSet::new(),
             pods: [(one, "web_default_abc".into())].into(),
+            ..LedgerPicture::default()
         };
-        (cloud, ledger, KernelPicture { pods: [(one, "eni123".into())].into() })
+        (cloud, ledger, KernelPicture { pods: [(one, "eni123".into())].into(), ..KernelPicture::default() })
     }
 
     fn kinds(findings: &Findings) -> Vec<&'static str> {

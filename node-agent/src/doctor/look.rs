@@ -15,9 +15,10 @@ use serde::de::DeserializeOwned;
 use tokio::net::TcpStream;
 use tokio::time::timeout;
 
-use super::compare::{CloudPicture, KernelPicture, LedgerPicture};
+use super::compare::{CloudPicture, InKernel, KernelPicture, LedgerPicture};
 use crate::args::Paths;
 use crate::dataplane::{Dataplane, DataplaneError};
+use crate::engine::EniState;
 use enipool_pool::eni::TAG_INSTANCE;
 
 /// The agent answers from memory.
@@ -65,6 +66,18 @@ struct PoolPage {
 #[derive(Deserialize)]
 struct PoolEni {
     id: EniId,
+    state: String,
+}
+
+/// What the kernel has to have of an interface in this state (the labels of [`EniState`]). One on its way out may be
+/// taken apart already.
+fn in_kernel(state: &str) -> Option<InKernel> {
+    let is = |known: EniState| state == known.label();
+    if is(EniState::Attached) {
+        return Some(InKernel::Link);
+    }
+    let used = [EniState::Ready, EniState::Draining, EniState::Retiring];
+    used.into_iter().any(is).then_some(InKernel::Everything)
 }
 
 /// What the agent says, from its introspection pages.
@@ -75,6 +88,7 @@ pub(super) async fn ledger(address: SocketAddr) -> Result<LedgerPicture, DoctorE
     let used: BTreeMap<EniId, BTreeSet<Ipv4Addr>> =
         enis.pools.into_iter().map(|(id, eni)| (id, eni.addresses.into_keys().collect())).collect();
     Ok(LedgerPicture {
+        in_kernel: pool.enis.iter().filter_map(|eni| Some((eni.id.clone(), in_kernel(&eni.state)?))).collect(),
         other_enis: pool.enis.into_iter().map(|eni| eni.id).filter(|id| !used.contains_key(id)).collect(),
         enis: used,
         pods: pods.into_iter().map(|(name, pod)| (pod.ip, name)).collect(),
@@ -119,10 +133,13 @@ pub(super) async fn cloud<E: Ec2, I: Imds>(ec2: &E, imds: &I) -> Result<CloudPic
 }
 
 /// What the kernel says.
-pub(super) async fn kernel(paths: &Paths) -> Result<KernelPicture, DoctorError> {
+pub(super) async fn kernel(paths: &Paths, cloud: &CloudPicture) -> Result<KernelPicture, DoctorError> {
     let dataplane = Dataplane::new(paths.dataplane()).await?;
     let observed = dataplane.observe().await?;
+    let attachments = cloud.attached.iter().filter_map(|eni| eni.attachment.as_ref());
+    let device_indexes: Vec<u32> = attachments.map(|attachment| attachment.device_index).collect();
     Ok(KernelPicture {
+        host: dataplane.inspect(&device_indexes).await?,
         pods: observed.pods.into_iter().map(|pod| (pod.address, pod.host_ifname.to_string())).collect(),
     })
 }
@@ -131,6 +148,7 @@ pub(super) async fn kernel(paths: &Paths) -> Result<KernelPicture, DoctorError> 
 mod tests {
     use super::*;
     use crate::introspection::fixture::served;
+    use crate::status::fixture::{snapshot, with_adopted_pods};
 
     #[tokio::test]
     async fn what_the_agent_serves_is_what_the_doctor_reads() {
@@ -140,16 +158,6 @@ mod tests {
         let second: EniId = "eni-1".parse().unwrap();
         assert_eq!((picture.enis.len(), picture.enis[&second].len(), picture.pods.len()), (2, 3, 3));
         assert!(picture.other_enis.is_empty());
-    }
-
-    #[tokio::test]
-    async fn an_agent_that_is_away_is_said() {
-        let nobody = tokio::net::TcpListener::bind("127.0.0.1:0").await.unwrap().local_addr().unwrap();
-        let error = ledger(nobody).await.unwrap_err().to_string();
-        assert!(error.contains("is it running on this node?"), "{error}");
-    }
-    use crate::status::fixture::{snapshot, with_adopted_pods};
-}
         assert_eq!(picture.in_kernel.get(&second), Some(&InKernel::Everything));
     }
 
@@ -161,3 +169,12 @@ mod tests {
         let kernel = KernelPicture { pods, ..KernelPicture::default() };
         let found = super::super::compare::compare(&CloudPicture::default(), &picture, &kernel).found;
         assert!(found.iter().all(|finding| finding.kind != "UnknownPod"), "{found:?}");
+    }
+
+    #[tokio::test]
+    async fn an_agent_that_is_away_is_said() {
+        let nobody = tokio::net::TcpListener::bind("127.0.0.1:0").await.unwrap().local_addr().unwrap();
+        let error = ledger(nobody).await.unwrap_err().to_string();
+        assert!(error.contains("is it running on this node?"), "{error}");
+    }
+}

@@ -3,6 +3,7 @@
 
 pub mod compare;
 mod look;
+mod node;
 
 use crate::args::DoctorArgs;
 pub use compare::{Finding, Findings};
@@ -14,6 +15,6 @@ pub use look::DoctorError;
 pub async fn examine<E: Ec2, I: Imds>(args: &DoctorArgs, ec2: &E, imds: &I) -> Result<Findings, DoctorError> {
     let ledger = look::ledger(args.introspection).await?;
     let cloud = look::cloud(ec2, imds).await?;
-    let kernel = look::kernel(&args.paths).await?;
+    let kernel = look::kernel(&args.paths, &cloud).await?;
     Ok(compare::compare(&cloud, &ledger, &kernel))
 }

@@ -7,7 +7,7 @@ mod expression;
 mod readback;
 mod table;
 
-pub(super) use readback::{Fingerprint, NftEvent, event, fingerprint, present};
+pub(super) use readback::{Fingerprint, NftEvent, chain_names, event, fingerprint, present, verdicts};
 
 use super::DataplaneError;
 use super::netlink::{Batch, Netlink};

@@ -79,20 +79,48 @@ fn list(netlink: &mut Netlink, get: u16, kept: &[u16]) -> Result<Vec<Vec<u8>>, D
 }
 
 fn set_names(netlink: &mut Netlink) -> Result<Vec<String>, DataplaneError> {
-    let mut names = netlink.dump(
+    let mut names = names(netlink, message::GET_SET, 2)?;
+    names.sort();
+    Ok(names)
+}
+
+/// The chains of our table.
+pub(in super::super) fn chain_names(netlink: &mut Netlink) -> Result<Vec<String>, DataplaneError> {
+    names(netlink, message::GET_CHAIN, 3)
+}
+
+/// Attribute `name` of all our objects of a kind.
+fn names(netlink: &mut Netlink, get: u16, name: u16) -> Result<Vec<String>, DataplaneError> {
+    netlink.dump(
         "read the nftables table",
-        kind(message::GET_SET),
+        kind(get),
         |body| {
             body.fixed(&header(FAMILY_IPV4, 0));
             body.text(TABLE, NFT_TABLE);
         },
         |found| {
-            let name = wire::attributes_after(found.body, NFGENMSG).find(|(kind, _)| *kind == 2)?;
+            let name = wire::attributes_after(found.body, NFGENMSG).find(|(kind, _)| *kind == name)?;
             ours(found).then(|| wire::read_text(name.1))
         },
-    )?;
-    names.sort();
-    Ok(names)
+    )
+}
+
+/// Keys of a map of ours, and the chains that they lead to. Of a map that is not there: none.
+pub(in super::super) fn verdicts(netlink: &mut Netlink, map: &str) -> Result<Vec<(u32, String)>, DataplaneError> {
+    let elements = match elements(netlink, map) {
+        Err(DataplaneError::Kernel { code: nix::libc::ENOENT, .. }) => Vec::new(),
+        listed => listed?,
+    };
+    Ok(elements.iter().filter_map(|element| verdict(element)).collect())
+}
+
+/// Of an element: its key (NFTA_SET_ELEM_KEY, NFTA_DATA_VALUE), and the chain that its data names (NFTA_SET_ELEM_DATA,
+/// NFTA_DATA_VERDICT, NFTA_VERDICT_CHAIN).
+fn verdict(element: &[u8]) -> Option<(u32, String)> {
+    let inside = |bytes, wanted| wire::attributes(bytes).find(|(kind, _)| *kind == wanted).map(|(_, value)| value);
+    let key = wire::read_be32(inside(inside(element, 1)?, 1)?)?;
+    let chain = inside(inside(inside(element, 2)?, 2)?, 2)?;
+    Some((key, wire::read_text(chain)))
 }
 
 /// Keys and data of a set's elements, sorted: hash tables list them in any order.
