@@ -2,6 +2,7 @@
 //! the host together. Decides nothing by itself.
 
 use std::net::Ipv4Addr;
+use std::path::Path;
 use std::sync::{Arc, Mutex, PoisonError};
 use std::time::Duration;
 
@@ -156,6 +157,10 @@ impl PodLinks for Dataplane {
 
     async fn check(&self, spec: &PodSpec) -> Result<PodLink, DataplaneError> {
         self.check_pod(spec).await
+    }
+
+    async fn is_plugged(&self, netns: &Path, ifname: &str, host_ifname: &HostIfname) -> Result<bool, DataplaneError> {
+        self.is_pod_plugged(netns, ifname, host_ifname).await
     }
 
     async fn del(&self, address: Ipv4Addr, host_ifname: &HostIfname) -> Result<(), DataplaneError> {

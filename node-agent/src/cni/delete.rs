@@ -2,10 +2,11 @@
 
 use std::collections::HashSet;
 use std::net::Ipv4Addr;
+use std::path::Path;
 
 use enipool_cni::config::Attachment;
 use enipool_cni::{CniError, CniResult, Code, NetConf};
-use enipool_pool::ledger::{AttachmentKey, PodRef};
+use enipool_pool::ledger::{AttachmentKey, Lease, PodRef};
 use tokio::time::{Instant, timeout_at};
 use tracing::{info, warn};
 
@@ -36,11 +37,12 @@ impl<A: Addresses, L: PodLinks> Verbs<A, L> {
         if let Some(lease) = self.pool.lookup(&call.key) {
             return self.take_down(&call.key, lease.address, &host_ifname, phases).await;
         }
-        self.del_of_earlier_times(previous.as_ref(), &host_ifname, phases).await
+        self.del_of_earlier_times(call, previous.as_ref(), &host_ifname, phases).await
     }
 
     async fn del_of_earlier_times(
         &self,
+        call: &Call<'_>,
         previous: Option<&CniResult>,
         host_ifname: &HostIfname,
         phases: &mut Phases,
@@ -54,12 +56,31 @@ impl<A: Addresses, L: PodLinks> Verbs<A, L> {
         let adopted = AttachmentKey::new(ADOPTED.0, ADOPTED.1, host_ifname.as_str());
         match self.pool.lookup(&adopted) {
             // A runtime that remembers other addresses speaks of an earlier sandbox of the same pod.
-            Some(lease) if addresses.is_empty() || addresses.contains(&lease.address) => {
+            Some(lease) if addresses.contains(&lease.address) => {
                 return self.take_down(&adopted, lease.address, host_ifname, phases).await;
             }
-            _ => {}
+            // After a migration it remembers nothing, because results are filed under the network's old name.
+            Some(lease) if addresses.is_empty() && self.is_sandbox_of(call, host_ifname).await? => {
+                return self.take_down(&adopted, lease.address, host_ifname, phases).await;
+            }
+            Some(lease) => {
+                let (container, address) = (&call.key.container_id, lease.address);
+                info!(
+                    target: "plugin", %container, %host_ifname, %address,
+                    "DEL of a sandbox that may be an earlier one of this pod: its address goes when the kernel shows that the pod is gone"
+                );
+            }
+            None => {}
         }
         for address in addresses {
+            let holder = self.adopted_holder(address);
+            if let Some(holder) = &holder
+                && !self.is_sandbox_of(call, holder).await?
+            {
+                info!(target: "plugin", %address, %holder, "DEL of an earlier holder of an address that another pod has now");
+                continue;
+            }
+            let host_ifname = holder.as_ref().unwrap_or(host_ifname);
             let released = self.pool.release_address(address).map_err(|error| not_released(&error))?;
             // Of an address that no interface of ours owns nobody else can be the holder. One of ours that is free or
             // another pod's is left alone.
@@ -68,6 +89,33 @@ impl<A: Addresses, L: PodLinks> Verbs<A, L> {
             }
         }
         Ok(())
+    }
+
+    /// The host's interface of the adopted pod that has `address`.
+    fn adopted_holder(&self, address: Ipv4Addr) -> Option<HostIfname> {
+        let is_holder = |key: &AttachmentKey, lease: &Lease| {
+            (&*key.network, &*key.container_id) == ADOPTED && lease.address == address
+        };
+        let held = self.pool.attachments().into_iter().find(|(key, _, lease)| is_holder(key, lease));
+        held.and_then(|(key, ..)| HostIfname::new(&key.ifname).ok())
+    }
+
+    /// Whether the sandbox that the call names holds the other end of `host_ifname`. One without a namespace, or with
+    /// another end, may be an earlier sandbox of the pod that runs now (the kubelet collects them late), and has nothing
+    /// left to take down: `engine::adopted` ends the lease once the kernel shows no pod.
+    async fn is_sandbox_of(&self, call: &Call<'_>, host_ifname: &HostIfname) -> Result<bool, Refusal> {
+        let (netns, ifname) = (&call.request.netns, &call.request.ifname);
+        if netns.is_empty() {
+            return Ok(false);
+        }
+        match self.links.is_plugged(Path::new(netns), ifname, host_ifname).await {
+            Ok(plugged) => Ok(plugged),
+            Err(error) if error.retry() == Retry::Soon => Err(Refusal::kernel("see whose network this is", &error)),
+            Err(error) => {
+                info!(target: "plugin", netns, %host_ifname, %error, "DEL of a sandbox that cannot be looked into");
+                Ok(false)
+            }
+        }
     }
 
     async fn take_down(

@@ -2,6 +2,7 @@
 
 use std::future::Future;
 use std::net::Ipv4Addr;
+use std::path::Path;
 
 use enipool_pool::ledger::{AttachmentKey, Lease, PodRef};
 use tokio::time::Instant;
@@ -52,6 +53,14 @@ pub trait PodLinks: Send + Sync + 'static {
 
     /// Whether all that [`PodLinks::add`] made is still there.
     fn check(&self, spec: &PodSpec) -> impl Future<Output = Result<PodLink, DataplaneError>> + Send;
+
+    /// Whether `ifname` in the namespace is the other end of the host's `host_ifname`.
+    fn is_plugged(
+        &self,
+        netns: &Path,
+        ifname: &str,
+        host_ifname: &HostIfname,
+    ) -> impl Future<Output = Result<bool, DataplaneError>> + Send;
 
     /// Removes what belongs to `address` on the host. What is gone already, the pod's namespace first of all, is no error.
     fn del(

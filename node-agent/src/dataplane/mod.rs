@@ -29,6 +29,7 @@ mod sysctl;
 mod workers;
 
 use std::net::Ipv4Addr;
+use std::path::Path;
 use std::sync::Arc;
 use std::time::Duration;
 
@@ -124,9 +125,26 @@ impl Dataplane {
         self.workers.run(move |plumber| plumber.check(&spec)).await
     }
 
+    /// Whether `ifname` in the namespace is the other end of `host_ifname`: whose link that is.
+    pub async fn is_pod_plugged(
+        &self,
+        netns: &Path,
+        ifname: &str,
+        host_ifname: &HostIfname,
+    ) -> Result<bool, DataplaneError> {
+        let (netns, ifname, host_ifname) = (netns.to_owned(), ifname.to_owned(), host_ifname.clone());
+        self.workers.run(move |plumber| plumber.is_plugged(&netns, &ifname, &host_ifname)).await
+    }
+
     /// The pods that the kernel shows, for an agent that starts.
     pub async fn observe(&self) -> Result<HostObservation, DataplaneError> {
         self.controller.run(|control| control.host.observe()).await?
+    }
+
+    /// What the kernel holds for ENIs at `device_indexes`. Changes nothing.
+    pub async fn inspect(&self, device_indexes: &[u32]) -> Result<EniObjects, DataplaneError> {
+        let device_indexes = device_indexes.to_vec();
+        self.controller.run(move |control| control.host.inspect(&device_indexes)).await?
     }
 
     /// Takes running pods over: ours after a restart, the AWS plugin's in a migration (its rules for them go).
@@ -141,12 +159,6 @@ impl Dataplane {
         let found = self.controller.run(move |control| control.host.find_link(mac)).await??;
         if let Some(link) = found {
             return Ok(link);
-    /// What the kernel holds for ENIs at `device_indexes`. Changes nothing.
-    pub async fn inspect(&self, device_indexes: &[u32]) -> Result<EniObjects, DataplaneError> {
-        let device_indexes = device_indexes.to_vec();
-        self.controller.run(move |control| control.host.inspect(&device_indexes)).await?
-    }
-
         }
         let appears = async {
             loop {

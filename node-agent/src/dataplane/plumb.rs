@@ -5,6 +5,7 @@
 use std::fs::File;
 use std::net::Ipv4Addr;
 use std::os::fd::AsFd;
+use std::path::Path;
 use std::time::Duration;
 
 use ipnet::Ipv4Net;
@@ -223,6 +224,19 @@ impl Plumber {
         }
     }
 
+    /// Whether `ifname` in the namespace is the other end of `host_ifname`.
+    pub(super) fn is_plugged(
+        &mut self,
+        netns: &Path,
+        ifname: &str,
+        host_ifname: &HostIfname,
+    ) -> Result<bool, DataplaneError> {
+        let Some(host_end) = link::by_name(&mut self.netlink, host_ifname.as_str())? else { return Ok(false) };
+        let namespace = namespace::open(netns)?;
+        let mut pod = self.home.route_socket_in(&namespace, netns, self.timeout)?;
+        Ok(link::by_name(&mut pod, ifname)?.is_some_and(|link| link.peer == Some(host_end.index)))
+    }
+
     /// Compares with what [`Self::add`] makes.
     pub(super) fn check(&mut self, spec: &PodSpec) -> Result<PodLink, DataplaneError> {
         let differs = |difference: String| DataplaneError::Differs { address: spec.address, difference };
@@ -322,8 +336,6 @@ fn check_pod_end(pod: &mut Netlink, spec: &PodSpec, host_end: &Link) -> Result<(
 
 #[cfg(test)]
 mod tests {
-    use std::path::Path;
-
     use super::*;
 
     #[test]

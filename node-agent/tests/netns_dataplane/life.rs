@@ -43,6 +43,31 @@ fn a_pod_can_be_checked_and_every_missing_piece_is_named() {
 }
 
 #[test]
+fn whose_end_a_host_interface_is_can_be_asked() {
+    if !can_run("whose_end_a_host_interface_is_can_be_asked") {
+        return;
+    }
+    let vpc = Vpc::new();
+    let node = Node::new(&vpc, 1, 0);
+    let (old, new) =
+        (Pod::new("web-0", node.state.primary.addresses[0]), Pod::new("web-0", node.state.primary.addresses[1]));
+    node.with_dataplane(async |dataplane| {
+        dataplane.ensure_host(&node.state).await.unwrap();
+        old.plug(&dataplane).await;
+        new.plug(&dataplane).await;
+        let host_end = new.spec().host_ifname;
+        let plugged = async |pod: &Pod| dataplane.is_pod_plugged(&pod.netns.path(), "eth0", &host_end).await.unwrap();
+        assert!(plugged(&new).await);
+        assert!(!plugged(&old).await, "its interface was moved out of the way");
+        assert!(!plugged(&Pod::new("other", new.address)).await, "no interface at all");
+        let nothing = HostIfname::new("eni00000000000").unwrap();
+        assert!(!dataplane.is_pod_plugged(&new.netns.path(), "eth0", &nothing).await.unwrap());
+        let gone = dataplane.is_pod_plugged("/run/netns/none-such".as_ref(), "eth0", &host_end).await;
+        assert!(matches!(gone, Err(DataplaneError::NoNamespace { .. })), "{gone:?}");
+    });
+}
+
+#[test]
 fn a_pod_of_the_same_name_takes_over_while_the_old_ones_interface_still_stands() {
     if !can_run("a_pod_of_the_same_name_takes_over_while_the_old_ones_interface_still_stands") {
         return;

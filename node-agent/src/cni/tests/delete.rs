@@ -88,20 +88,64 @@ async fn the_link_is_the_one_that_the_result_names() {
 }
 
 #[tokio::test]
-async fn a_pod_of_the_aws_plugin_that_was_adopted_is_taken_down_by_its_name_alone() {
+async fn an_adopted_pod_of_which_the_runtime_remembers_nothing_is_taken_down_by_its_own_link() {
     let bench = Bench::new();
     bench.pool.hold(AttachmentKey::new("", "kernel", HOST_END), PodRef::default(), address(5));
+    bench.links.plug(address(5), "/run/netns/a", HOST_END);
     bench.succeed(&request(Verb::Del, "c-of-aws")).await;
     assert_eq!(bench.links.asked(), [Asked::Del(address(5), HOST_END.into())]);
     assert!(bench.pool.attachments().is_empty());
 }
 
 #[tokio::test]
+async fn a_late_del_of_an_old_sandbox_leaves_the_adopted_pod_of_that_name_alone() {
+    let bench = Bench::new();
+    bench.pool.hold(AttachmentKey::new("", "kernel", HOST_END), PodRef::default(), address(5));
+    bench.links.plug(address(5), "/run/netns/running", HOST_END);
+    for netns in ["", "/run/netns/a"] {
+        let mut call = request(Verb::Del, "old-sandbox");
+        call.netns = netns.into();
+        bench.succeed(&call).await;
+    }
+    let gone = DataplaneError::NoNamespace { path: "/run/netns/a".into(), source: std::io::ErrorKind::NotFound.into() };
+    bench.links.fail(gone);
+    bench.succeed(&request(Verb::Del, "old-sandbox")).await;
+    assert_eq!(bench.links.asked(), []);
+    assert_eq!(bench.pool.attachments().len(), 1, "the running pod keeps its address");
+}
+
+#[tokio::test]
+async fn while_the_kernel_is_busy_a_sandbox_is_neither_taken_down_nor_forgotten() {
+    let bench = Bench::new();
+    bench.pool.hold(AttachmentKey::new("", "kernel", HOST_END), PodRef::default(), address(5));
+    bench.links.plug(address(5), "/run/netns/a", HOST_END);
+    bench.links.fail(DataplaneError::Overloaded { waiting: 1 });
+    assert_eq!(bench.fail(&request(Verb::Del, "c-of-aws")).await.code, 11);
+    bench.succeed(&request(Verb::Del, "c-of-aws")).await;
+    assert!(bench.pool.attachments().is_empty());
+}
+
+#[tokio::test]
 async fn a_pod_of_the_aws_plugin_is_taken_down_by_its_prev_result() {
     let bench = Bench::new();
-    bench.pool.hold(AttachmentKey::new("", "kernel", "enideadbeef012"), PodRef::default(), address(5));
-    bench.succeed(&with(request(Verb::Del, "c-of-aws"), &aws_result("10.0.1.5/32", 0))).await;
+    bench.pool.hold(AttachmentKey::new("", "kernel", HOST_END), PodRef::default(), address(5));
+    let mut call = with(request(Verb::Del, "c-of-aws"), &aws_result("10.0.1.5/32", 0));
+    call.netns = String::new();
+    bench.succeed(&call).await;
     assert_eq!(bench.links.asked(), [Asked::Del(address(5), HOST_END.into())]);
+    assert!(bench.pool.attachments().is_empty());
+}
+
+#[tokio::test]
+async fn an_adopted_pod_whose_interface_has_another_name_is_taken_down_if_the_sandbox_holds_its_other_end() {
+    let bench = Bench::new();
+    bench.pool.hold(AttachmentKey::new("", "kernel", "enideadbeef012"), PodRef::default(), address(5));
+    let call = with(request(Verb::Del, "c-of-aws"), &aws_result("10.0.1.5/32", 0));
+    bench.succeed(&call).await;
+    assert!(bench.links.asked().is_empty(), "the address is another pod's by now");
+    bench.links.plug(address(5), "/run/netns/a", "enideadbeef012");
+    bench.succeed(&call).await;
+    assert_eq!(bench.links.asked(), [Asked::Del(address(5), "enideadbeef012".into())]);
     assert!(bench.pool.attachments().is_empty());
 }
 

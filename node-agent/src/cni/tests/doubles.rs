@@ -2,6 +2,7 @@
 
 use std::collections::{HashMap, VecDeque};
 use std::net::Ipv4Addr;
+use std::path::Path;
 use std::sync::{Arc, Mutex};
 
 use enipool_cni::{CniError, CniResult, Request, Response, Verb};
@@ -151,6 +152,13 @@ impl FakeLinks {
         self.specs.lock().unwrap().get(&address).cloned()
     }
 
+    /// A pod that was there before us: its link leads from `netns` to `host_ifname`.
+    pub(super) fn plug(&self, address: Ipv4Addr, netns: &str, host_ifname: &str) {
+        let host_ifname = HostIfname::new(host_ifname).unwrap();
+        let spec = PodSpec { netns: netns.into(), ifname: "eth0".into(), host_ifname, address, mtu: 9001 };
+        self.specs.lock().unwrap().insert(address, spec);
+    }
+
     /// Somebody removes the pod's link by hand.
     pub(super) fn lose(&self, address: Ipv4Addr) {
         self.specs.lock().unwrap().remove(&address);
@@ -184,6 +192,14 @@ impl PodLinks for FakeLinks {
             return Ok(link(spec.address));
         }
         Err(DataplaneError::Differs { address: spec.address, difference: "no link".into() })
+    }
+
+    async fn is_plugged(&self, netns: &Path, ifname: &str, host_ifname: &HostIfname) -> Result<bool, DataplaneError> {
+        if let Some(error) = self.failures.lock().unwrap().pop_front() {
+            return Err(error);
+        }
+        let ends = |spec: &PodSpec| spec.netns == netns && spec.ifname == ifname && spec.host_ifname == *host_ifname;
+        Ok(self.specs.lock().unwrap().values().any(ends))
     }
 
     async fn del(&self, address: Ipv4Addr, host_ifname: &HostIfname) -> Result<(), DataplaneError> {
