@@ -85,7 +85,7 @@ impl DelQueue {
     /// When the queue is full or the directory cannot be written.
     pub fn push(&self, network: &str, request: &Request) -> Result<(), QueueError> {
         DirBuilder::new().recursive(true).mode(0o700).create(&self.dir)?;
-        let key = key_of(network, request);
+        let key = key_of(network, &request.container_id, &request.ifname);
         let body = serde_json::to_vec(request).map_err(io::Error::from)?;
         let temporary = self.dir.join(format!(".{}.tmp", std::process::id()));
         // A second round only when the agent tidied the temporary file away between the write and the link.
@@ -132,6 +132,15 @@ impl DelQueue {
         Ok(entries)
     }
 
+    /// Whether a deletion of this attachment waits.
+    ///
+    /// # Errors
+    /// When the directory cannot be read.
+    pub fn holds(&self, network: &str, container_id: &str, ifname: &str) -> io::Result<bool> {
+        let key = key_of(network, container_id, ifname);
+        Ok(self.entries()?.iter().any(|entry| entry.key == key))
+    }
+
     /// Reads one.
     ///
     /// # Errors
@@ -174,8 +183,8 @@ fn ignore_missing(error: io::Error) -> io::Result<()> {
 
 /// FNV-1a of what makes two deletions the same: the attachment. The rest of the request, such as the runtime's cached
 /// result, may differ from one attempt to the next. Stable over builds, unlike the standard library's hasher.
-fn key_of(network: &str, request: &Request) -> u64 {
-    [network, &request.container_id, &request.ifname]
+fn key_of(network: &str, container_id: &str, ifname: &str) -> u64 {
+    [network, container_id, ifname]
         .iter()
         .flat_map(|part| part.bytes().chain([0]))
         .fold(0xcbf2_9ce4_8422_2325, |hash, byte| (hash ^ u64::from(byte)).wrapping_mul(0x0100_0000_01b3))

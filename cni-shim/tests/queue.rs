@@ -37,8 +37,10 @@ fn what_was_queued_first_comes_first_also_after_some_are_taken() {
     let entries = queue.entries().unwrap();
     let order: Vec<_> = entries.iter().map(|e| queue.load(e).unwrap().container_id).collect();
     assert_eq!(order, (0..12).map(|n| format!("c{n}")).collect::<Vec<_>>());
+    assert!(queue.holds("net", "c0", "eth0").unwrap() && !queue.holds("net", "c0", "net1").unwrap());
     queue.remove(&entries[0]).unwrap();
     queue.remove(&entries[0]).unwrap();
+    assert!(!queue.holds("net", "c0", "eth0").unwrap());
     queue.push("net", &del("c0")).unwrap();
     let last = queue.entries().unwrap().pop().unwrap();
     assert_eq!(queue.load(&last).unwrap().container_id, "c0", "a deletion after the first was taken is a new one");

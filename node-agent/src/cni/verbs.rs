@@ -66,6 +66,12 @@ impl Refusal {
         Self { error, label: "busy" }
     }
 
+    fn deletion_waits() -> Self {
+        let error = CniError::new(Code::TryAgainLater, "this container's last network is not taken down yet")
+            .details("its deletion is queued and is tried again every few seconds; plugin.log says what it waits for");
+        Self { error, label: "busy" }
+    }
+
     pub(super) fn no_address(error: &AcquireError) -> Self {
         Self { error: answer::no_address(error), label: error.label() }
     }
@@ -212,6 +218,10 @@ impl<A: Addresses, L: PodLinks> Verbs<A, L> {
         let previous = call.conf.prev_result()?;
         let entered = timeout_at(call.deadline, self.flights.enter(&call.key)).await;
         let (_turn, mut deletion) = entered.map_err(|_| Refusal::busy())?;
+        // A deletion that waited, was tried and failed: carried out later, it would hit what this ADD makes.
+        if self.queue.holds(&call.key.network, &call.key.container_id, &call.key.ifname).unwrap_or(false) {
+            return Err(Refusal::deletion_waits());
+        }
         let known = self.pool.lookup(&call.key);
         let lease = match &known {
             Some(lease) => lease.clone(),

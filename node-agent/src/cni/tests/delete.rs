@@ -231,6 +231,24 @@ async fn queued_deletions_are_carried_out_in_order_before_the_next_call() {
 }
 
 #[tokio::test]
+async fn an_add_waits_for_the_deletion_of_its_own_attachment_and_for_no_other() {
+    let bench = Bench::with_free(3);
+    bench.add("c1").await;
+    bench.verbs.queue.push("net", &request(Verb::Del, "c1")).unwrap();
+    bench.links.fail(DataplaneError::Overloaded { waiting: 1 });
+    let error = bench.fail(&request(Verb::Add, "c1")).await;
+    assert_eq!(error.code, 11);
+    assert!(error.details.contains("deletion"), "{error}");
+    assert_eq!(bench.links.asked().len(), 2, "nothing was made over what is to go");
+
+    bench.links.fail(DataplaneError::Overloaded { waiting: 1 });
+    bench.add("c2").await;
+    bench.add("c1").await;
+    bench.verbs.drain().await;
+    assert!(bench.pool.lookup(&key("c1")).is_some(), "the new one outlives the deletion of the old one");
+}
+
+#[tokio::test]
 async fn a_queued_deletion_that_fails_stays_and_one_that_is_rubbish_goes() {
     let bench = Bench::with_free(1);
     bench.add("c1").await;
