@@ -85,7 +85,7 @@ impl Drop for Place {
 }
 
 /// Answers one request and hands it back.
-fn agent(socket: &Path, answer: Response) -> std::thread::JoinHandle<Request> {
+fn agent(socket: &Path, answer: impl serde::Serialize + Send + 'static) -> std::thread::JoinHandle<Request> {
     let listener = UnixListener::bind(socket).unwrap();
     std::thread::spawn(move || {
         let (mut stream, _) = listener.accept().unwrap();
@@ -108,6 +108,20 @@ fn the_agent_s_answer_is_printed_as_it_is() {
     assert_eq!((request.netns.as_str(), request.timeout_ms), ("/run/netns/a", 1000));
     assert_eq!(request.args, "IgnoreUnknown=1;K8S_POD_NAME=web");
     assert_eq!(request.config.as_bytes(), place.config());
+}
+
+#[test]
+fn agents_one_version_apart_are_understood_whatever_else_their_frames_say() {
+    for answer in [
+        serde_json::json!({"protocol": 0, "stdout": "{}"}),
+        serde_json::json!({"protocol": 2, "exit": 0, "stdout": "{}", "phases": {"wait": 1.5}, "hints": ["later"]}),
+    ] {
+        let place = Place::new();
+        let agent = agent(&place.socket(), answer.clone());
+        let done = run(&call("ADD", "c1"), &place.config());
+        assert_eq!((done.exit, done.stdout.as_str()), (Some(0), "{}\n"), "{answer}");
+        agent.join().unwrap();
+    }
 }
 
 #[test]

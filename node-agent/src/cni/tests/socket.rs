@@ -32,7 +32,16 @@ fn own_uid() -> u32 {
 }
 
 impl Running {
+    /// A frame of any shape.
+    async fn ask_raw(&self, frame: serde_json::Value) -> Response {
+        self.exchange(frame).await.unwrap()
+    }
+
     async fn ask(&self, request: Request) -> std::io::Result<Response> {
+        self.exchange(request).await
+    }
+
+    async fn exchange(&self, request: impl serde::Serialize + Send + 'static) -> std::io::Result<Response> {
         let socket = self.socket.clone();
         tokio::task::spawn_blocking(move || {
             let mut stream = UnixStream::connect(socket)?;
@@ -140,6 +149,29 @@ async fn deletions_that_waited_are_done_before_the_first_call_is_answered() {
     let running = start(bench, own_uid());
     let answer = running.ask(request(Verb::Add, "new")).await.unwrap();
     assert!(answer.stdout.contains("10.0.1.1/32"), "{}", answer.stdout);
+    running.stop().await;
+}
+
+#[tokio::test]
+async fn plugins_one_version_apart_are_served_whatever_else_their_frames_say() {
+    let running = start(Bench::with_free(2), own_uid());
+    let config = request(Verb::Add, "").config;
+    for (container, protocol) in [("older", Some(0)), ("newer", Some(2)), ("oldest", None)] {
+        for verb in ["ADD", "DEL"] {
+            let mut call = serde_json::json!({
+                "verb": verb, "containerId": container, "netns": "/run/netns/a", "ifname": "eth0", "config": config,
+                "priority": {"of": "a later protocol"}, "attempts": [1, 2],
+            });
+            if let Some(protocol) = protocol {
+                call["protocol"] = protocol.into();
+            }
+            let answer = running.ask_raw(call).await;
+            assert_eq!(answer.exit, 0, "{protocol:?} {verb}: {}", answer.stdout);
+            assert_eq!(answer.stdout.contains("10.0.1."), verb == "ADD", "{}", answer.stdout);
+        }
+    }
+    let too_new = running.ask_raw(serde_json::json!({"verb": "ADD", "protocol": 3, "config": config})).await;
+    assert!(too_new.exit == 1 && too_new.stdout.contains("\"code\":11"), "{too_new:?}");
     running.stop().await;
 }
 
