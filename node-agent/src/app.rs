@@ -21,6 +21,7 @@ use tokio::sync::{broadcast, mpsc, watch};
 use tokio_util::sync::CancellationToken;
 
 use crate::args::RunArgs;
+use crate::chained::{self, ChainedPlugins};
 use crate::cni::conflist::{self, Conflist};
 use crate::cni::{Server, ServerConfig, Verbs, VerbsConfig};
 use crate::dataplane::{Dataplane, DataplaneError, Drift};
@@ -187,11 +188,18 @@ pub async fn run<E: Ec2, I: Imds>(args: RunArgs, ec2: E, imds: I) -> Result<(), 
 }
 
 fn conflist_of(args: &RunArgs) -> Conflist {
+    let chained = [(args.portmap, chained::PORTMAP), (args.bandwidth, chained::BANDWIDTH)];
+    let chained: Vec<_> = chained.into_iter().filter_map(|(wanted, name)| wanted.then_some(name)).collect();
+    let offer = chained::offer(ChainedPlugins::read(&args.paths.state_dir).as_ref(), &chained);
+    for complaint in offer.complaints {
+        tracing::warn!("{complaint}");
+    }
     Conflist {
         network: NETWORK.into(),
         socket: args.paths.socket.clone(),
         del_queue: args.paths.del_queue(),
         add_timeout: args.add_timeout,
+        versions: offer.versions,
         portmap: args.portmap,
         bandwidth: args.bandwidth,
     }

@@ -238,6 +238,10 @@ pub struct InstallArgs {
     /// The host's folder of CNI plugins, as the init container sees it.
     #[arg(long, env = "HOST_CNI_BIN_PATH", default_value = "/host/opt/cni/bin")]
     pub cni_bin_dir: PathBuf,
+
+    /// Where the agent finds what the node's own CNI plugins said.
+    #[arg(long, env = "ENIPOOL_STATE_DIR", default_value = "/run/enipool")]
+    pub state_dir: PathBuf,
 }
 
 #[derive(Debug, ClapArgs)]

@@ -5,6 +5,7 @@
 
 pub mod app;
 pub mod args;
+pub mod chained;
 pub mod cleanup;
 pub mod cni;
 pub mod dataplane;

@@ -4,6 +4,7 @@ use std::process::ExitCode;
 
 use enipool_agent::app::{self, AppError};
 use enipool_agent::args::{Args, Command};
+use enipool_agent::chained::ChainedPlugins;
 use enipool_agent::{cleanup, doctor, install};
 
 fn main() -> ExitCode {
@@ -28,6 +29,12 @@ fn run(command: Command) -> anyhow::Result<ExitCode> {
         Command::Install(args) => {
             for path in install::install(&args.plugin, &args.cni_bin_dir)? {
                 println!("installed {}", path.display());
+            }
+            let chained = ChainedPlugins::ask(&args.cni_bin_dir);
+            print!("{chained}");
+            if let Err(error) = chained.write(&args.state_dir) {
+                // The agent then takes them for current ones.
+                eprintln!("enipool-agent: what they speak cannot be kept in {}: {error}", args.state_dir.display());
             }
             Ok(ExitCode::SUCCESS)
         }

@@ -11,6 +11,8 @@ use std::time::Duration;
 use enipool_cni::SpecVersion;
 use serde::Serialize;
 
+use crate::chained::{BANDWIDTH, PORTMAP};
+
 /// Name of the plugin's executable.
 pub const PLUGIN: &str = "enipool-cni";
 
@@ -23,6 +25,8 @@ pub struct Conflist {
     pub del_queue: PathBuf,
     /// How long an ADD waits for an address. Rounded down to seconds, 1 to 600.
     pub add_timeout: Duration,
+    /// Versions of the specification that all plugins of the list speak, oldest first.
+    pub versions: Vec<SpecVersion>,
     /// hostPort: whether `portmap` runs after us.
     pub portmap: bool,
     /// The annotations `kubernetes.io/{in,e}gress-bandwidth`: whether `bandwidth` runs after us.
@@ -33,7 +37,7 @@ pub struct Conflist {
 #[serde(rename_all = "camelCase")]
 struct List<'a> {
     cni_version: &'static str,
-    cni_versions: [&'static str; 2],
+    cni_versions: Vec<&'static str>,
     name: &'a str,
     plugins: Vec<Plugin<'a>>,
 }
@@ -76,13 +80,15 @@ impl Conflist {
         }];
         if self.portmap {
             let capabilities = PortMappings { port_mappings: true };
-            plugins.push(Plugin::Portmap { r#type: "portmap", capabilities, snat: true });
+            plugins.push(Plugin::Portmap { r#type: PORTMAP, capabilities, snat: true });
         }
         if self.bandwidth {
-            plugins.push(Plugin::Bandwidth { r#type: "bandwidth", capabilities: Bandwidth { bandwidth: true } });
+            plugins.push(Plugin::Bandwidth { r#type: BANDWIDTH, capabilities: Bandwidth { bandwidth: true } });
         }
-        let (old, new) = (SpecVersion::V1_0_0.as_str(), SpecVersion::V1_1_0.as_str());
-        let list = List { cni_version: old, cni_versions: [old, new], name: &self.network, plugins };
+        // Runtimes that do not read `cniVersions` take the oldest.
+        let cni_version = self.versions.first().copied().unwrap_or(SpecVersion::V1_0_0).as_str();
+        let cni_versions = self.versions.iter().map(|version| version.as_str()).collect();
+        let list = List { cni_version, cni_versions, name: &self.network, plugins };
         serde_json::to_string_pretty(&list).map(|text| text + "\n")
     }
 }
@@ -128,6 +134,7 @@ mod unit {
             socket: "/run/enipool/cni.sock".into(),
             del_queue: "/run/enipool/del-queue".into(),
             add_timeout: Duration::from_mins(1),
+            versions: vec![SpecVersion::V1_0_0, SpecVersion::V1_1_0],
             portmap: true,
             bandwidth: false,
         }
@@ -159,6 +166,18 @@ mod unit {
         assert_eq!(version, SpecVersion::V1_1_0);
         assert_eq!((conf.network(), conf.socket.as_path()), ("enipool", Path::new("/run/enipool/cni.sock")));
         assert_eq!(conf.timeout(Verb::Add), Duration::from_mins(1));
+    }
+
+    #[test]
+    fn runtimes_are_offered_the_versions_that_all_plugins_speak() {
+        let said = |versions: &[SpecVersion]| {
+            let list = Conflist { versions: versions.to_vec(), ..conflist() }.render().unwrap();
+            let list: serde_json::Value = serde_json::from_str(&list).unwrap();
+            (list["cniVersion"].clone(), list["cniVersions"].clone())
+        };
+        let both = [SpecVersion::V1_0_0, SpecVersion::V1_1_0];
+        assert_eq!(said(&both), ("1.0.0".into(), serde_json::json!(["1.0.0", "1.1.0"])));
+        assert_eq!(said(&both[..1]), ("1.0.0".into(), serde_json::json!(["1.0.0"])));
     }
 
     #[test]
