@@ -65,6 +65,11 @@ pub(super) fn kernel_refused(what: &str, error: &DataplaneError) -> CniError {
         details.push_str(&cause.to_string());
         source = cause.source();
     }
+    if let DataplaneError::NoNamespace { path, .. } = error
+        && path.starts_with("/proc")
+    {
+        details.push_str(". The runtime names namespaces by process, which the agent's container does not see: use one that keeps them in /run/netns, as containerd and CRI-O do");
+    }
     CniError::new(code, format!("cannot {what}")).details(details)
 }
 
@@ -104,6 +109,16 @@ mod unit {
             mtu: 9001,
         };
         (spec, PodLink { host_mac: host_mac(ADDRESS), pod_mac: pod_mac(ADDRESS), host_ifindex: 7 })
+    }
+
+    #[test]
+    fn a_namespace_that_is_named_by_process_is_refused_with_the_reason() {
+        let error = |path: &str| {
+            let source = std::io::ErrorKind::NotFound.into();
+            kernel_refused("set up the pod's network", &DataplaneError::NoNamespace { path: path.into(), source })
+        };
+        assert!(error("/proc/4711/ns/net").details.contains("containerd and CRI-O"));
+        assert!(!error("/run/netns/cni-1").details.contains("containerd"));
     }
 
     #[test]
