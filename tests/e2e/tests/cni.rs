@@ -4,7 +4,7 @@
 
 #![allow(clippy::unwrap_used, clippy::expect_used, clippy::panic, reason = "all of this file is tests")]
 
-use std::path::PathBuf;
+use std::path::{Path, PathBuf};
 use std::process::{Command, Output};
 
 use ec2_sim::SimConfig;
@@ -65,8 +65,13 @@ impl Stage {
         PodNetns::new(&format!("{}-{name}", self.prefix)).unwrap()
     }
 
-    /// `cnitool VERB enipool NETNS` as the node's runtime would call it.
+    /// `cnitool VERB enipool NETNS` as the node's runtime would call it, with the agent's own configuration.
     fn cnitool(&self, verb: &str, pod: &PodNetns) -> Output {
+        self.cnitool_by(&self.root.join("state"), verb, pod)
+    }
+
+    /// The same with the configuration in another folder.
+    fn cnitool_by(&self, configurations: &Path, verb: &str, pod: &PodNetns) -> Output {
         let container = pod.path().file_name().unwrap().to_str().unwrap().to_owned();
         let cache = self.cache();
         std::fs::create_dir_all(&cache).unwrap();
@@ -77,7 +82,7 @@ impl Stage {
             .arg(cache)
             .arg(tools().unwrap().join("cnitool"))
             .args([verb, "enipool", pod.path().to_str().unwrap()])
-            .env("NETCONFPATH", self.root.join("state"))
+            .env("NETCONFPATH", configurations)
             .env("CNI_PATH", self.root.join("bin"))
             .env("CNI_ARGS", format!("IgnoreUnknown=1;K8S_POD_NAMESPACE=test;K8S_POD_NAME={container}"))
             .env("CAP_ARGS", r#"{"portMappings":[{"hostPort":18080,"containerPort":80,"protocol":"tcp"}]}"#);
@@ -85,9 +90,27 @@ impl Stage {
     }
 
     fn succeed(&self, verb: &str, pod: &PodNetns) -> serde_json::Value {
-        let output = self.cnitool(verb, pod);
+        self.succeed_by(&self.root.join("state"), verb, pod)
+    }
+
+    fn succeed_by(&self, configurations: &Path, verb: &str, pod: &PodNetns) -> serde_json::Value {
+        let output = self.cnitool_by(configurations, verb, pod);
         assert!(output.status.success(), "{verb}: {}{}", text(&output.stdout), text(&output.stderr));
         serde_json::from_slice(&output.stdout).unwrap_or_default()
+    }
+
+    /// A folder with the agent's configuration as a runtime sees it that speaks `version` and no other: the reference
+    /// library takes the newest of `cniVersions` that it knows, and without that list `cniVersion`.
+    fn configuration_in(&self, version: &str) -> PathBuf {
+        let written = std::fs::read(self.root.join("state/10-enipool.conflist")).unwrap();
+        let mut list: serde_json::Value = serde_json::from_slice(&written).unwrap();
+        list.as_object_mut().unwrap().remove("cniVersions");
+        list["cniVersion"] = version.into();
+        assert!(list["plugins"].as_array().unwrap().iter().any(|plugin| plugin["type"] == "portmap"), "{list}");
+        let folder = self.root.join(format!("conf-{version}"));
+        std::fs::create_dir_all(&folder).unwrap();
+        std::fs::write(folder.join("10-enipool.conflist"), list.to_string()).unwrap();
+        folder
     }
 
     fn fail(&self, verb: &str, pod: &PodNetns) -> String {
@@ -158,6 +181,41 @@ async fn the_reference_runtime_adds_checks_and_deletes_a_pod_with_a_host_port() 
     stage.succeed("del", &pod);
     stage.expect_assigned(0);
     assert!(stage.fail("check", &pod).contains("prevResult"), "nothing is cached any more");
+    stage.strike().await;
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+#[ignore = "needs what `make tools` builds: make test-harness"]
+async fn every_version_of_the_specification_is_spoken_with_portmap_behind() {
+    let mut stage = Stage::set().await;
+    for version in ["0.3.1", "0.4.0", "1.0.0", "1.1.0"] {
+        let configuration = stage.configuration_in(version);
+        let pod = stage.pod(&format!("v{}", version.replace('.', "")));
+        let result = stage.succeed_by(&configuration, "add", &pod);
+        assert_eq!(result["cniVersion"], version, "{result}");
+        // The address's family was a field of its own before 1.0.0.
+        assert_eq!(result["ips"][0]["version"].as_str(), version.starts_with('0').then_some("4"), "{result}");
+        let address = address(&result);
+        let shown = in_pod(&pod, "ip -4 addr show eth0");
+        assert!(shown.contains(&address), "{version}: {shown}");
+        assert_eq!(
+            stage.succeed_by(&configuration, "add", &pod)["ips"],
+            result["ips"],
+            "{version}: the same ADD again"
+        );
+        stage.expect_assigned(1);
+
+        // CHECK came with 0.4.0.
+        if version == "0.3.1" {
+            let refused = stage.cnitool_by(&configuration, "check", &pod);
+            assert!(!refused.status.success(), "{version} has no CHECK: {}", text(&refused.stdout));
+        } else {
+            stage.succeed_by(&configuration, "check", &pod);
+        }
+        stage.succeed_by(&configuration, "del", &pod);
+        stage.succeed_by(&configuration, "del", &pod);
+        stage.expect_assigned(0);
+    }
     stage.strike().await;
 }
 
