@@ -101,17 +101,22 @@ impl LogGuard {
     }
 }
 
-/// Sets up logging for the process. Call it once, first thing in `main`.
+/// Sets up logging for the process. Call it once, first thing in `main`. Files that cannot be opened are said and left out:
+/// a daemon does not stay away over its logs, which standard output has too.
 pub fn init(options: &LogOptions) -> Result<LogGuard, LogError> {
-    let (subscriber, guard) = build(options, io::stdout)?;
+    let (subscriber, guard, left_out) = build(options, io::stdout)?;
     subscriber.try_init().map_err(|_| LogError::Twice)?;
+    for error in left_out {
+        let cause = std::error::Error::source(&error).map(ToString::to_string).unwrap_or_default();
+        tracing::warn!(%error, cause, "logs go to standard output only");
+    }
     Ok(guard)
 }
 
 fn build<W>(
     options: &LogOptions,
     stdout: W,
-) -> Result<(impl tracing::Subscriber + for<'a> LookupSpan<'a> + Send + Sync + use<W>, LogGuard), LogError>
+) -> Result<(impl tracing::Subscriber + for<'a> LookupSpan<'a> + Send + Sync + use<W>, LogGuard, Vec<LogError>), LogError>
 where
     W: for<'a> format::MakeWriter<'a> + Send + Sync + 'static,
 {
@@ -121,8 +126,15 @@ where
     let own_targets: Vec<&'static str> = options.files.iter().filter_map(|file| file.target).collect();
     let mut layers = Vec::new();
     let mut guard = LogGuard { dropped: Vec::new(), workers: Vec::new() };
+    let mut left_out = Vec::new();
     for file in &options.files {
-        let (writer, worker) = open(file)?;
+        let (writer, worker) = match open(file) {
+            Ok(opened) => opened,
+            Err(error) => {
+                left_out.push(error);
+                continue;
+            }
+        };
         guard.dropped.push(writer.error_counter());
         guard.workers.push(worker);
         let belongs = belongs_to(file.target, own_targets.clone());
@@ -132,7 +144,7 @@ where
         LogFormat::Text => format::layer().with_ansi(false).with_writer(stdout).boxed(),
         LogFormat::Json => format::layer().json().flatten_event(true).with_writer(stdout).boxed(),
     });
-    Ok((tracing_subscriber::registry().with(layers.with_filter(filter)), guard))
+    Ok((tracing_subscriber::registry().with(layers.with_filter(filter)), guard, left_out))
 }
 
 fn belongs_to(target: Option<&'static str>, others: Vec<&'static str>) -> impl Fn(&Metadata<'_>) -> bool {
@@ -210,7 +222,8 @@ mod tests {
             files: vec![file("ipamd.log", None), file("plugin.log", Some("plugin"))],
         };
         let stdout = Captured::default();
-        let (subscriber, guard) = build(&options, stdout.clone()).unwrap();
+        let (subscriber, guard, left_out) = build(&options, stdout.clone()).unwrap();
+        assert!(left_out.is_empty(), "{left_out:?}");
         tracing::subscriber::with_default(subscriber, || {
             tracing::info!(eni = "eni-1", "attached");
             tracing::info!(target: "plugin", "added a pod");
@@ -237,7 +250,7 @@ mod tests {
     }
 
     #[test]
-    fn a_folder_that_cannot_be_made_is_refused_by_name() {
+    fn a_folder_that_cannot_be_made_is_named_and_standard_output_has_the_lines() {
         let file = LogFile {
             folder: "/proc/enipool".into(),
             prefix: "a".into(),
@@ -245,6 +258,11 @@ mod tests {
             target: None,
         };
         let options = LogOptions { format: LogFormat::Text, filter: "info".into(), files: vec![file] };
-        assert!(build(&options, io::sink).err().unwrap().to_string().contains("/proc/enipool"));
+        let stdout = Captured::default();
+        let (subscriber, _guard, left_out) = build(&options, stdout.clone()).unwrap();
+        tracing::subscriber::with_default(subscriber, || tracing::info!("served"));
+        assert!(stdout.text().contains("served"));
+        let [error] = left_out.as_slice() else { panic!("{left_out:?}") };
+        assert!(error.to_string().contains("/proc/enipool"), "{error}");
     }
 }

@@ -237,12 +237,9 @@ async fn count_drift(mut drift: broadcast::Receiver<Drift>, metrics: Metrics, sh
             seen = drift.recv() => seen,
         };
         match seen {
-            Ok(Drift { kind, detail, repaired }) => {
-                tracing::warn!(kind = kind.as_str(), detail, repaired, "somebody else changed what is ours");
-                if repaired {
-                    metrics.drift_repaired(kind.as_str());
-                }
-            }
+            // The dataplane has logged it.
+            Ok(Drift { kind, repaired: true, .. }) => metrics.drift_repaired(kind.as_str()),
+            Ok(_) => {}
             Err(broadcast::error::RecvError::Lagged(missed)) => tracing::warn!(missed, "reports of drift were lost"),
             Err(broadcast::error::RecvError::Closed) => return,
         }

@@ -135,7 +135,7 @@ impl AcquireError {
     /// The reason for conditions, events and metrics.
     pub fn label(&self) -> &'static str {
         match self {
-            Self::NotServing(_) => Shortage::Starting.label(),
+            Self::NotServing(_) => "NotServing",
             Self::TimedOut { shortage, .. } => shortage.label(),
             Self::Cancelled => "Cancelled",
             Self::TooManyWaiting(_) => "TooManyWaiting",

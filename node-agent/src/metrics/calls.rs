@@ -14,7 +14,7 @@ use crate::engine::{Notice, PoolSnapshot};
 /// Outcome of a call that did what it was asked for.
 const SUCCESS: &str = "success";
 /// Outcomes of an ADD that got no address for another reason than that there was none.
-const NOT_FOR_WANT: [&str; 2] = ["Cancelled", "Journal"];
+const NOT_FOR_WANT: [&str; 3] = ["Cancelled", "Journal", "NotServing"];
 
 impl Observer for Metrics {
     fn finished(&self, call: &Finished) {
@@ -76,6 +76,7 @@ pub async fn count_notices(
 mod tests {
     use super::*;
     use crate::cni::Phases;
+    use crate::engine::AcquireError;
     use crate::metrics::tests::scrape;
     use crate::status::fixture::{NOW, snapshot};
 
@@ -109,12 +110,13 @@ mod tests {
         let text = after(&[
             add("SubnetExhausted", 58_000 * MS, no, no),
             add("Cancelled", 100 * MS, no, no),
+            add(AcquireError::NotServing("it starts".into()).label(), no, MS, no),
             add("kernel", no, MS, MS),
             add("bad_request", no, no, no),
         ]);
         assert!(text.contains("\nawscni_no_available_ip_addresses 1\n"), "{text}");
-        assert!(text.contains("\nawscni_add_ip_req_count 4\n"), "{text}");
-        assert!(text.contains("\nawscni_ipamd_error_count{fn=\"ADD\"} 4\n"), "{text}");
+        assert!(text.contains("\nawscni_add_ip_req_count 5\n"), "{text}");
+        assert!(text.contains("\nawscni_ipamd_error_count{fn=\"ADD\"} 5\n"), "{text}");
     }
 
     fn notice(kind: &'static str, n: u64) -> Notice {
