@@ -24,6 +24,8 @@ use book::{Block, BlockId, Book, Mark};
 /// How long an address rests after its pod is gone, before another pod may have it, unless configured otherwise. Peers
 /// may still send to the old pod for that long (the AWS plugin's `IP_COOLDOWN_PERIOD` has the same default).
 pub const DEFAULT_COOLDOWN: Duration = Duration::from_secs(30);
+/// The longest rest that anybody may ask for: what `cooldownSeconds` of an ENIPoolClass and `IP_COOLDOWN_PERIOD` allow.
+pub const LONGEST_COOLDOWN: Duration = Duration::from_hours(1);
 
 /// One attachment of a container to a network: the key under which a runtime adds and deletes.
 ///
@@ -130,6 +132,14 @@ pub enum LedgerError {
     Elsewhere(Ipv4Addr),
 }
 
+/// The rest of an address: when it ends, and how long it was when it began. The period goes with it, because the one in
+/// force may be another by the time that a journal is read.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct Rest {
+    pub until: Timestamp,
+    pub period: Duration,
+}
+
 #[derive(Debug, Clone)]
 struct Entry {
     home: Option<BlockId>,
@@ -147,7 +157,7 @@ enum Holding {
     Free,
     Withdrawn,
     Assigned { key: AttachmentKey, pod: PodRef, since: Timestamp, eni: EniId },
-    Cooling { until: Timestamp },
+    Cooling(Rest),
 }
 
 /// The addresses of one node. See the module for what it promises.
@@ -254,7 +264,7 @@ impl Ledger {
                 Some(Holding::Assigned { key, .. }) => {
                     return Err(LedgerError::Held { address: *address, holder: key.clone() });
                 }
-                Some(Holding::Cooling { .. }) => return Err(LedgerError::Cooling(*address)),
+                Some(Holding::Cooling(_)) => return Err(LedgerError::Cooling(*address)),
                 Some(Holding::Free | Holding::Withdrawn) => {}
             }
         }
@@ -345,13 +355,13 @@ impl Ledger {
         Ok(())
     }
 
-    /// Takes the address from `key`; it cools until the time in the answer. `None`: `key` holds nothing, which is fine.
-    pub fn release(&mut self, key: &AttachmentKey, now: Timestamp) -> Option<(Lease, Timestamp)> {
+    /// Takes the address from `key`; it rests as the answer says. `None`: `key` holds nothing, which is fine.
+    pub fn release(&mut self, key: &AttachmentKey, now: Timestamp) -> Option<(Lease, Rest)> {
         let lease = self.lookup(key)?;
-        let until = now.plus(self.cooldown);
+        let rest = Rest { until: now.plus(self.cooldown), period: self.cooldown };
         self.keys.remove(key);
-        self.change(lease.address, Holding::Cooling { until });
-        Some((lease, until))
+        self.change(lease.address, Holding::Cooling(rest));
+        Some((lease, rest))
     }
 
     /// Takes back a lease of which nobody has heard: its address is free at once.
@@ -361,14 +371,15 @@ impl Ledger {
         }
     }
 
-    /// Lets an address cool until `until`, as a journal said; it need not belong to an interface (yet). In use: nothing
-    /// happens. A time further away than one cooldown (the clock was set back) is cut to that.
-    pub fn cool(&mut self, address: Ipv4Addr, until: Timestamp, now: Timestamp) {
-        let until = until.min(now.plus(self.cooldown));
-        if until > now {
+    /// Lets an address rest, as a journal said; it need not belong to an interface (yet). In use: nothing happens. An end
+    /// further away than the rest's own period (the clock was set back) is cut to that, never to the period in force: that
+    /// one may be shorter, or not yet known.
+    pub fn cool(&mut self, address: Ipv4Addr, rest: Rest, now: Timestamp) {
+        let rest = Rest { until: rest.until.min(now.plus(rest.period)), ..rest };
+        if rest.until > now {
             let entry = self.entries.entry(address).or_insert(Entry { home: None, holding: Holding::Free });
             if matches!(entry.holding, Holding::Free) {
-                self.change(address, Holding::Cooling { until });
+                self.change(address, Holding::Cooling(rest));
             }
         }
     }
@@ -432,10 +443,10 @@ impl Ledger {
     /// The only place where an address changes its state: entry, block and cooling queue stay of one mind.
     fn change(&mut self, address: Ipv4Addr, to: Holding) {
         let Some(entry) = self.entries.get_mut(&address) else { return };
-        if let Holding::Cooling { until } = entry.holding {
+        if let Holding::Cooling(Rest { until, .. }) = entry.holding {
             self.cooling.remove(&(until, address));
         }
-        if let Holding::Cooling { until } = to {
+        if let Holding::Cooling(Rest { until, .. }) = to {
             self.cooling.insert((until, address));
         }
         let (from, into) = (entry.holding.mark(), to.mark());
@@ -458,7 +469,7 @@ impl Holding {
             Self::Free => Mark::Free,
             Self::Withdrawn => Mark::Withdrawn,
             Self::Assigned { .. } => Mark::Assigned,
-            Self::Cooling { .. } => Mark::Cooling,
+            Self::Cooling(_) => Mark::Cooling,
         }
     }
 
@@ -469,7 +480,7 @@ impl Holding {
             Self::Assigned { key, pod, since, .. } => {
                 AddressState::Assigned { key: key.clone(), pod: pod.clone(), since: *since }
             }
-            Self::Cooling { until } => AddressState::Cooling { until: *until },
+            Self::Cooling(rest) => AddressState::Cooling { until: rest.until },
         }
     }
 }

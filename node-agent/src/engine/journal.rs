@@ -82,13 +82,16 @@ fn encode(records: &[Record]) -> io::Result<String> {
 
 #[cfg(test)]
 mod tests {
+    use std::time::Duration;
+
     use enipool_pool::Timestamp;
     use enipool_pool::ledger::AttachmentKey;
 
     use super::*;
 
     fn released(container: &str) -> Record {
-        Record::Released { key: AttachmentKey::new("enipool", container, "eth0"), until: Timestamp(42) }
+        let key = AttachmentKey::new("enipool", container, "eth0");
+        Record::Released { key, until: Timestamp(42), period: Duration::from_secs(30) }
     }
 
     #[test]

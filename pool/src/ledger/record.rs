@@ -9,7 +9,7 @@ use std::time::Duration;
 
 use serde::{Deserialize, Serialize};
 
-use super::{AttachmentKey, Ledger, PodRef};
+use super::{AttachmentKey, LONGEST_COOLDOWN, Ledger, PodRef, Rest};
 use crate::address::Prefix;
 use crate::eni::{Holdings, Intent};
 use crate::id::{ClientToken, EniId, InstanceId};
@@ -35,15 +35,19 @@ pub enum Record {
         eni: EniId,
         at: Timestamp,
     },
-    /// The attachment is gone; its address cools.
+    /// The attachment is gone; its address rests until then, for `period` from when that began.
     Released {
         key: AttachmentKey,
         until: Timestamp,
+        #[serde(default = "longest")]
+        period: Duration,
     },
-    /// An address cools whose attachment the journal no longer names.
+    /// An address rests whose attachment the journal no longer names.
     Cooling {
         address: Ipv4Addr,
         until: Timestamp,
+        #[serde(default = "longest")]
+        period: Duration,
     },
     /// An interface is about to be created.
     Intended {
@@ -170,7 +174,7 @@ pub struct Recovered {
     /// The instance that wrote it; `None`: there was no journal.
     pub instance: Option<InstanceId>,
     pub leases: HashMap<AttachmentKey, RecordedLease>,
-    pub cooling: HashMap<Ipv4Addr, Timestamp>,
+    pub cooling: HashMap<Ipv4Addr, Rest>,
     /// Creations that were under way, with their interface once known.
     pub intents: BTreeMap<ClientToken, (Intent, Option<EniId>)>,
     /// Interfaces last known, and when that was.
@@ -198,13 +202,13 @@ impl Recovered {
                 self.cooling.remove(&address);
                 self.leases.insert(key, RecordedLease { pod, address, eni, at });
             }
-            Record::Released { key, until } => {
+            Record::Released { key, until, period } => {
                 if let Some(lease) = self.leases.remove(&key) {
-                    self.cooling.insert(lease.address, until);
+                    self.cooling.insert(lease.address, Rest { until, period });
                 }
             }
-            Record::Cooling { address, until } => {
-                self.cooling.insert(address, until);
+            Record::Cooling { address, until, period } => {
+                self.cooling.insert(address, Rest { until, period });
             }
             Record::Intended { intent } => {
                 self.intents.insert(intent.id.clone(), (intent, None));
@@ -268,8 +272,9 @@ impl Recovered {
             let RecordedLease { pod, address, eni, at } = lease.clone();
             records.push(Record::Assigned { key: key.clone(), pod, address, eni, at });
         }
-        for (address, until) in self.cooling.iter().filter(|(_, until)| **until > now) {
-            records.push(Record::Cooling { address: *address, until: *until });
+        for (address, rest) in self.cooling.iter().filter(|(_, rest)| rest.until > now) {
+            let Rest { until, period } = *rest;
+            records.push(Record::Cooling { address: *address, until, period });
         }
         for (intent, eni) in self.intents.values() {
             records.push(Record::Intended { intent: intent.clone() });
@@ -322,11 +327,16 @@ impl Recovered {
                 refused.push((key.clone(), lease.clone()));
             }
         }
-        for (address, until) in &self.cooling {
-            ledger.cool(*address, *until, now);
+        for (address, rest) in &self.cooling {
+            ledger.cool(*address, *rest, now);
         }
         refused
     }
+}
+
+/// The period of a rest that was written down without one, by an older agent.
+fn longest() -> Duration {
+    LONGEST_COOLDOWN
 }
 
 const CRC_TABLE: [u32; 256] = crc_table();
@@ -368,7 +378,37 @@ mod tests {
     }
 
     fn released(container: &str) -> Record {
-        Record::Released { key: AttachmentKey::new("enipool", container, "eth0"), until: Timestamp(42) }
+        let key = AttachmentKey::new("enipool", container, "eth0");
+        Record::Released { key, until: Timestamp(42), period: Duration::from_secs(30) }
+    }
+
+    #[test]
+    fn a_rest_is_as_long_as_it_was_begun_whatever_the_period_is_when_the_journal_is_read() {
+        let (address, key) = (Ipv4Addr::new(10, 0, 0, 5), AttachmentKey::new("enipool", "a", "eth0"));
+        let (begun, period) = (Timestamp(1_000_000), Duration::from_secs(300));
+        let mut ledger = Ledger::new(period);
+        ledger.adopt(key.clone(), PodRef::default(), address, "eni-1".parse().unwrap(), begun).unwrap();
+        let (lease, Rest { until, period }) = ledger.release(&key, begun).unwrap();
+        let assigned =
+            Record::Assigned { key: key.clone(), pod: PodRef::default(), address, eni: lease.eni, at: begun };
+        let mut recovered = Recovered::from_records([assigned, Record::Released { key, until, period }]);
+        // Twice: the second reads what the first wrote anew.
+        for _ in 0..2 {
+            let mut flags = Ledger::new(Duration::from_secs(30));
+            recovered.enter(&mut flags, begun);
+            assert_eq!(flags.next_expiry(), Some(begun.plus(period)));
+            let records = recovered.records(begun, Duration::ZERO).into_iter();
+            recovered = Recovered::from_records(records.map(|r| Record::decode(r.encode().unwrap().trim()).unwrap()));
+        }
+    }
+
+    #[test]
+    fn a_rest_that_an_older_agent_wrote_down_is_not_cut_by_a_shorter_period() {
+        let json = r#"{"is":"cooling","address":"10.0.0.5","until":300000}"#;
+        let record = Record::decode(&format!("{:08x} {json}", crc32(json.as_bytes()))).unwrap();
+        let mut ledger = Ledger::new(Duration::from_secs(30));
+        Recovered::from_records([record]).enter(&mut ledger, Timestamp(0));
+        assert_eq!(ledger.next_expiry(), Some(Timestamp(300_000)));
     }
 
     #[test]

@@ -47,8 +47,8 @@ fn the_same_add_twice_gets_the_same_answer() {
 fn a_released_address_rests_before_another_pod_has_it() {
     let mut ledger = ledger(&[(0, &[5])]);
     let lease = take(&mut ledger, "a", at(0)).unwrap();
-    let (released, until) = ledger.release(&key("a"), at(10)).unwrap();
-    assert_eq!((released.address, until), (lease.address, at(40)));
+    let (released, rest) = ledger.release(&key("a"), at(10)).unwrap();
+    assert_eq!((released.address, rest.until), (lease.address, at(40)));
     assert_eq!(ledger.totals(), Counts { total: 1, cooling: 1, ..Counts::default() });
     assert_eq!(take(&mut ledger, "b", at(39)), None);
     assert_eq!(ledger.next_expiry(), Some(at(40)));
@@ -145,7 +145,7 @@ fn an_address_that_comes_back_while_it_rests_goes_on_resting() {
 #[test]
 fn a_clock_set_back_does_not_lengthen_a_rest_beyond_one_cooldown() {
     let mut ledger = ledger(&[(0, &[5])]);
-    ledger.cool(ip(5), at(100_000), at(0));
+    ledger.cool(ip(5), Rest { until: at(100_000), period: DEFAULT_COOLDOWN }, at(0));
     assert_eq!(ledger.next_expiry(), Some(at(30)));
 }
 

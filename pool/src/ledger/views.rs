@@ -3,10 +3,9 @@
 use std::net::Ipv4Addr;
 
 use super::book::Book;
-use super::{AddressState, AddressView, AttachmentKey, Counts, Holding, Lease, Ledger, PodRef, Stray};
+use super::{AddressState, AddressView, AttachmentKey, Counts, Holding, Lease, Ledger, PodRef, Rest, Stray};
 use crate::address::Prefix;
 use crate::id::EniId;
-use crate::time::Timestamp;
 
 impl Ledger {
     pub fn lookup(&self, key: &AttachmentKey) -> Option<Lease> {
@@ -45,8 +44,11 @@ impl Ledger {
         })
     }
 
-    pub fn cooling(&self) -> impl Iterator<Item = (Ipv4Addr, Timestamp)> + '_ {
-        self.cooling.iter().map(|(until, address)| (*address, *until))
+    pub fn cooling(&self) -> impl Iterator<Item = (Ipv4Addr, Rest)> + '_ {
+        self.cooling.iter().filter_map(|(_, address)| match &self.entries.get(address)?.holding {
+            Holding::Cooling(rest) => Some((*address, *rest)),
+            _ => None,
+        })
     }
 
     /// Leases whose address no interface of ours holds.

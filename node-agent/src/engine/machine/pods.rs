@@ -4,7 +4,7 @@ use std::net::Ipv4Addr;
 
 use enipool_pool::Timestamp;
 use enipool_pool::ledger::record::Record;
-use enipool_pool::ledger::{Acquired, AttachmentKey, Lease, PodRef};
+use enipool_pool::ledger::{Acquired, AttachmentKey, Lease, PodRef, Rest};
 
 use super::{MAX_WAITING, Machine, Waiter, WaiterId};
 use crate::engine::error::AcquireError;
@@ -66,8 +66,8 @@ impl Machine {
         let cancelled = self.waiters.iter().filter(|waiter| waiter.key == *key);
         self.out.grants.extend(cancelled.map(|waiter| (waiter.id, Err(AcquireError::Cancelled))));
         self.waiters.retain(|waiter| waiter.key != *key);
-        let (lease, until) = self.ledger.release(key, now)?;
-        self.record(Record::Released { key: key.clone(), until });
+        let (lease, Rest { until, period }) = self.ledger.release(key, now)?;
+        self.record(Record::Released { key: key.clone(), until, period });
         Some(lease)
     }
 
