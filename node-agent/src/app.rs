@@ -1,9 +1,9 @@
 //! Wiring: starts every part of the agent in the order that keeps its promises, and stops them in the reverse.
 //!
-//! 1. Who am I, what do I hold: IMDS, EC2, journal, kernel (`engine::start`).
+//! 1. Who am I, what do I hold, what was I asked for last: IMDS, EC2, journal, kernel (`engine::start`), `wishes.json`.
 //! 2. The host's routes and rules, by the engine through [`Host`].
 //! 3. Pods of earlier times are adopted; the socket answers; the CNI configuration is written: the node can be Ready.
-//! 4. ENIPool and class, if there is an API server. Nothing above waits for it.
+//! 4. ENIPool and class, if there is an API server. Nothing above waits for it, but for warm addresses on a first start.
 
 use std::io;
 use std::net::SocketAddr;
@@ -25,6 +25,7 @@ use crate::chained::{self, ChainedPlugins};
 use crate::cni::conflist::{self, Conflist};
 use crate::cni::{Server, ServerConfig, Verbs, VerbsConfig};
 use crate::dataplane::{Dataplane, DataplaneError, Drift};
+use crate::engine::machine::Me;
 use crate::engine::{Clock, EngineConfig, Hands, Phase, Pool, StartError};
 use crate::events::publish;
 use crate::events::tell::Telling;
@@ -34,6 +35,8 @@ use crate::metrics::Metrics;
 use crate::metrics::calls::count_notices;
 use crate::metrics::pool::PoolCollector;
 use crate::status::intake::{Intake, Seen};
+use crate::status::kept::{self, WishesFile};
+use crate::status::presence::UNREACHABLE_FOR;
 use crate::status::writer::Writer;
 
 /// Name of the network in the CNI configuration. Attachments are known by it: it never changes.
@@ -123,7 +126,21 @@ pub async fn run<E: Ec2, I: Imds>(args: RunArgs, ec2: E, imds: I) -> Result<(), 
         kernel: Arc::new(host.clone()),
         observer: Some(Arc::new(move |action, error, took| observer.ec2_call(action, error, took))),
     };
-    let engine = crate::engine::start(config, hands, clock, shutdown.token()).await?;
+    let mut wishes_file = None;
+    let aims = |me: &Me| {
+        if args.standalone {
+            return flags.engine.clone();
+        }
+        let file = WishesFile::open(&paths.state_dir, &me.instance);
+        if file.kept().is_some() {
+            tracing::info!("going on by what was asked for last");
+        }
+        let wishes = kept::first_wishes(&flags, file.kept(), &me.zone);
+        wishes_file = Some(file);
+        host_wishes.send_replace(wishes.host);
+        wishes.engine
+    };
+    let engine = crate::engine::start_with(config, hands, clock, shutdown.token(), aims).await?;
     let pool = engine.pool;
     registry.register_collector(Box::new(PoolCollector(pool.snapshot())));
     let admin = introspection::server(readiness, Arc::new(registry), pool.snapshot());
@@ -132,7 +149,11 @@ pub async fn run<E: Ec2, I: Imds>(args: RunArgs, ec2: E, imds: I) -> Result<(), 
     let verbs = Arc::new(Verbs::new(
         pool.clone(),
         dataplane.clone(),
-        VerbsConfig { veth_prefix: paths.veth_prefix.clone(), mtu: flags.host.mtu, del_queue: paths.del_queue() },
+        VerbsConfig {
+            veth_prefix: paths.veth_prefix.clone(),
+            mtu: host_wishes.borrow().mtu,
+            del_queue: paths.del_queue(),
+        },
         Arc::new(metrics.clone()),
     ));
     let server = Server::bind(ServerConfig { socket: paths.socket.clone(), allowed_uid: 0 })
@@ -165,16 +186,16 @@ pub async fn run<E: Ec2, I: Imds>(args: RunArgs, ec2: E, imds: I) -> Result<(), 
     shutdown.spawn(follow_mtu(verbs, host_wishes.subscribe(), shutdown.token()));
     shutdown.spawn(count_notices(metrics.clone(), pool.snapshot(), shutdown.token()));
     shutdown.spawn(count_drift(dataplane.drift(), metrics.clone(), shutdown.token()));
-    if args.standalone {
-        tracing::info!("standalone: no ENIPool is read or written");
-    } else {
+    if let Some(file) = wishes_file {
         let (seen, seen_by_writer) = watch::channel(Seen::default());
         let (node, zone) = (args.node_name.clone(), engine.me.zone.clone());
         let (tellings, events) = mpsc::channel(publish::QUEUE);
         let token = shutdown.token();
         shutdown.spawn(publish::collect(pool.snapshot(), dataplane.drift(), clock, tellings, token));
-        let link = ApiLink { node, zone, flags, pool: pool.clone(), host: host_wishes, metrics, events };
+        let link = ApiLink { node, zone, flags, pool: pool.clone(), host: host_wishes, file, metrics, events };
         shutdown.spawn(link.run(seen, seen_by_writer, shutdown.token()));
+    } else {
+        tracing::info!("standalone: no ENIPool is read or written");
     }
 
     shutdown.token().cancelled().await;
@@ -253,16 +274,21 @@ struct ApiLink {
     flags: crate::status::wishes::Wishes,
     pool: Pool,
     host: watch::Sender<crate::status::wishes::HostWishes>,
+    file: WishesFile,
     metrics: Metrics,
     events: mpsc::Receiver<Telling>,
 }
 
 impl ApiLink {
     async fn run(self, seen: watch::Sender<Seen>, seen_by_writer: watch::Receiver<Seen>, shutdown: CancellationToken) {
+        let begun = Instant::now();
         let client = loop {
             match kube::Client::try_default().await {
                 Ok(client) => break client,
-                Err(error) => tracing::warn!(%error, "no way to the API server; the agent goes on by its flags"),
+                Err(error) => tracing::warn!(%error, "no way to the API server; the agent goes on by itself"),
+            }
+            if begun.elapsed() >= UNREACHABLE_FOR {
+                self.plan_alone();
             }
             tokio::select! {
                 () = shutdown.cancelled() => return,
@@ -285,12 +311,20 @@ impl ApiLink {
             flags: self.flags,
             pool: self.pool,
             host: self.host,
+            file: self.file,
             seen,
             // A third of the limit at most: spreads a cluster's nodes over some seconds.
             jitter: Duration::from_millis(seed() % 5_000),
             clock: now,
         };
         tokio::join!(intake.run(shutdown.clone()), writer.run(shutdown), events);
+    }
+
+    /// Where there is no way to the API server at all, there is no watch either that would notice its silence.
+    fn plan_alone(&self) {
+        if let Some(kept) = self.file.kept() {
+            self.pool.set_config(kept.alone().wishes(&self.flags, &self.zone).engine);
+        }
     }
 }
 

@@ -68,7 +68,7 @@ pub struct Paths {
     /// Unix socket on which the CNI plugin reaches the agent.
     #[arg(long, env = "ENIPOOL_SOCKET", default_value = "/run/enipool/cni.sock")]
     pub socket: PathBuf,
-    /// Folder for the ledger's journal and the plugin's queue of deletions. On tmpfs: a reboot empties it, as it should.
+    /// Folder for the ledger's journal, the last wishes and the plugin's queue of deletions. On tmpfs: a reboot empties it, as it should.
     #[arg(long, env = "ENIPOOL_STATE_DIR", default_value = "/run/enipool")]
     pub state_dir: PathBuf,
     /// The host's folder of CNI configurations, as the agent sees it.

@@ -104,7 +104,9 @@ mod tests {
     fn fill(folder: &Path) {
         fs::create_dir(folder.join("del-queue")).unwrap();
         fs::write(folder.join("del-queue/1"), "x").unwrap();
-        fs::write(folder.join("ledger.journal"), "x").unwrap();
+        for file in ["ledger.journal", "wishes.json", "wishes.new"] {
+            fs::write(folder.join(file), "x").unwrap();
+        }
     }
 
     #[test]

@@ -35,6 +35,7 @@ impl Place {
         place.write("run/found.json", "settings as found");
         place.write("run/instance-type.json", "what EC2 says");
         place.write("run/chained-plugins.json", "what portmap says");
+        place.write("run/wishes.json", "what was asked for last");
         place.write("cni/10-enipool.conflist", r#"{"name":"enipool","plugins":[{"type":"enipool-cni"}]}"#);
         place.write(
             "cni/20-other.conf",
@@ -124,6 +125,7 @@ async fn the_bundle_has_what_an_engineer_asks_for_next_and_no_secrets() {
     assert_eq!(read("agent/found.json"), "settings as found");
     assert_eq!(read("agent/instance-type.json"), "what EC2 says");
     assert_eq!(read("agent/chained-plugins.json"), "what portmap says");
+    assert_eq!(read("agent/wishes.json"), "what was asked for last");
     assert_eq!(read("logs/ipamd.log.2026-11-23-07"), "a line of the agent");
     assert!(read("kernel/rules.txt").contains("lookup main"));
     assert!(read("kernel/links.txt").contains("lo:"));

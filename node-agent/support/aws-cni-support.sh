@@ -67,7 +67,10 @@ if command -v crictl >/dev/null 2>&1; then
   else missing agent/doctor.json "no container of the agent runs on this node"; fi
 else missing agent/doctor.json "no crictl on this node; run 'enipool-agent doctor' in the agent's pod"; fi
 [ -d "$run_dir" ] && find "$run_dir" -maxdepth 2 -exec ls -ld {} + >"$top/agent/run-dir.txt" 2>/dev/null
-for file in "$run_dir"/ledger* "$run_dir"/del-queue "$run_dir"/found.json "$run_dir"/instance-type.json "$run_dir"/chained-plugins.json; do [ -e "$file" ] && copy "$file" agent; done
+for name in del-queue found.json instance-type.json wishes.json chained-plugins.json; do
+  [ -e "$run_dir/$name" ] && copy "$run_dir/$name" agent
+done
+for file in "$run_dir"/ledger*; do [ -e "$file" ] && copy "$file" agent; done
 
 # Logs, newest last; the archive itself and older archives stay out.
 mkdir -p "$top/logs"

@@ -74,6 +74,28 @@ impl Default for Policy {
     }
 }
 
+impl Policy {
+    /// The same for as long as nobody has said whether it is meant: what pods need is fetched, in the units in which the
+    /// targets are (so that it takes no more calls), nothing is kept ahead of them, and nothing is given back.
+    #[must_use]
+    pub fn for_demand_alone(self) -> Self {
+        let Targets { warm_ips, minimum_ips, max_enis, .. } = self.targets;
+        let by_address = warm_ips.is_some() || minimum_ips.is_some();
+        let targets = Targets {
+            warm_enis: Some(0),
+            warm_ips: by_address.then_some(0),
+            minimum_ips: None,
+            warm_prefixes: Some(0),
+            max_enis,
+        };
+        let operations = match self.operations {
+            Operations::Normal => Operations::NoRelease,
+            other => other,
+        };
+        Self { targets, operations, ..self }
+    }
+}
+
 /// A target that makes no sense. Its text names the setting and says what to do.
 #[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
 pub enum TargetError {
@@ -256,6 +278,19 @@ mod tests {
         let class = Targets { warm_ips: Some(8), minimum_ips: Some(3), ..Targets::default() };
         let both = node.or(class);
         assert_eq!((both.warm_ips, both.minimum_ips), (Some(0), Some(3)));
+    }
+
+    #[test]
+    fn for_demand_alone_nothing_is_kept_ahead_nor_given_back_and_the_unit_stays() {
+        let policy = |targets, operations| Policy { targets, operations, ..Policy::default() };
+        let units = Targets { warm_enis: Some(1), max_enis: Some(2), ..Targets::default() };
+        let alone = policy(units, Operations::Normal).for_demand_alone();
+        assert_eq!((alone.targets.warm_enis, alone.targets.warm_ips, alone.targets.max_enis), (Some(0), None, Some(2)));
+        assert_eq!(alone.operations, Operations::NoRelease);
+        let addresses = Targets { minimum_ips: Some(5), ..Targets::default() };
+        let alone = policy(addresses, Operations::NoCloud).for_demand_alone();
+        assert_eq!((alone.targets.warm_ips, alone.targets.minimum_ips), (Some(0), None));
+        assert_eq!(alone.operations, Operations::NoCloud);
     }
 
     #[test]

@@ -34,9 +34,17 @@ pub struct EffectiveConfig {
     pub eni_tags: Tags,
     /// Whether interfaces that somebody else attached, with no tag of ours, are used for pods.
     pub manage_untagged: bool,
+    /// Whether somebody is expected to say what the node should hold, and has not yet. For the first seconds after a start
+    /// the policy then serves pods' demand alone: what the flags keep warm might be what the class wants given back.
+    pub awaits_word: bool,
 }
 
 impl EffectiveConfig {
+    /// Whether an operator plans for the node, or did before it went away: its ceiling outlasts its allocation.
+    pub fn had_operator(&self) -> bool {
+        self.allocation.is_some() || self.ceiling.is_some()
+    }
+
     /// Whether interfaces for pods may be in `subnet`.
     pub fn admits(&self, subnet: &SubnetId) -> bool {
         self.class_subnets.as_ref().is_none_or(|subnets| subnets.contains(subnet))
@@ -57,6 +65,7 @@ impl Default for EffectiveConfig {
             security_groups: Vec::new(),
             eni_tags: Tags::new(),
             manage_untagged: false,
+            awaits_word: false,
         }
     }
 }

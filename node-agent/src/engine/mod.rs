@@ -23,7 +23,7 @@ pub use error::{AcquireError, Shortage};
 pub use pool::Pool;
 pub use port::{HostEni, HostPicture, HostPod, HostView, Kernel, KernelError};
 pub use run::{Ec2Observer, Hands};
-pub use start::{Engine, EngineConfig, StartError, hands, start};
+pub use start::{Engine, EngineConfig, StartError, hands, start, start_with};
 pub use view::{
     ActionView, CallCounts, CapacityView, Ec2ErrorView, EniState, EniView, InstanceView, IntentView, Notice, Phase,
     PoolSnapshot, WaitingView,

@@ -71,6 +71,18 @@ pub async fn start<E: Ec2, I: Imds, K: Kernel>(
     clock: Clock,
     shutdown: CancellationToken,
 ) -> Result<Engine, StartError> {
+    let config = engine.config.clone();
+    start_with(engine, hands, clock, shutdown, |_| config).await
+}
+
+/// The same, aiming for what `aims` says once it is known which instance this is. [`EngineConfig::config`] does not count.
+pub async fn start_with<E: Ec2, I: Imds, K: Kernel>(
+    engine: EngineConfig,
+    hands: Hands<E, I, K>,
+    clock: Clock,
+    shutdown: CancellationToken,
+    aims: impl FnOnce(&Me) -> EffectiveConfig,
+) -> Result<Engine, StartError> {
     let type_file = TypeFile::beside(&engine.journal);
     let (me, asked_type) = learn(&engine, &type_file, &hands, &shutdown).await?;
     tracing::info!(instance = %me.instance, instance_type = %me.instance_type, zone = %me.zone, "this is me");
@@ -96,8 +108,8 @@ pub async fn start<E: Ec2, I: Imds, K: Kernel>(
     let observed = persist("looking at the kernel", &shutdown, || hands.kernel.observe());
     let (described, host) = tokio::join!(described, observed);
     let (described, host) = (described?, host?);
-    let start =
-        Start { me: me.clone(), config: engine.config, recovered, described, asked_at, host, seed: engine.seed };
+    let config = aims(&me);
+    let start = Start { me: me.clone(), config, recovered, described, asked_at, host, seed: engine.seed };
     let now = clock.now();
     let mut machine = Machine::begin(start, now);
     let mut records = vec![machine.opening(now)];

@@ -1,4 +1,4 @@
-//! A snapshot for the tests of everything that reads one: an m5.large with two ENIs and three pods.
+//! A snapshot for the tests of everything that reads one: an m5.large with two ENIs and three pods. And the flags' wishes.
 
 use std::net::Ipv4Addr;
 use std::sync::Arc;
@@ -6,10 +6,22 @@ use std::sync::Arc;
 use enipool_pool::Timestamp;
 use enipool_pool::ledger::{AddressState, AddressView, AttachmentKey, Counts, PodRef};
 
+use super::wishes::{HostWishes, Wishes};
+use crate::dataplane::{Randomization, Snat};
 use crate::engine::{CapacityView, EffectiveConfig, EniState, EniView, Phase, PoolSnapshot};
 
 /// 2023-11-14T22:13:20Z.
 pub(crate) const NOW: Timestamp = Timestamp(1_700_000_000_000);
+
+/// What the agent's flags ask for where none is given.
+pub(crate) fn flags() -> Wishes {
+    Wishes {
+        engine: EffectiveConfig::default(),
+        host: HostWishes { snat: Snat::Primary { randomization: Randomization::Prng, exclude: Vec::new() }, mtu: 9001 },
+        class_missing: false,
+        problems: Vec::new(),
+    }
+}
 
 fn pod(name: &str, address: Ipv4Addr) -> AddressView {
     let key = AttachmentKey::new("enipool", format!("container-{name}"), "eth0");

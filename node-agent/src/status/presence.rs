@@ -43,6 +43,17 @@ impl Question {
 }
 
 impl Presence {
+    /// After a restart. `planned_for`: whether somebody planned for the node by the last word that was kept. It counts until
+    /// the API server has been silent for long enough, from now on.
+    pub fn resumed(planned_for: bool, now: Timestamp) -> Self {
+        Self { unreachable_since: Some(now), allocated: planned_for, ..Self::default() }
+    }
+
+    /// Whether an allocation has ever come, or was there before a restart.
+    pub fn is_planned_for(&self) -> bool {
+        self.allocated
+    }
+
     /// The API server answered or failed.
     pub fn reachable(&mut self, reachable: bool, now: Timestamp) {
         if reachable {
@@ -114,6 +125,24 @@ mod tests {
         assert!(presence.away(NO_JITTER, at(0)));
         presence.allocated(None, at(0));
         assert!(!presence.away(NO_JITTER, at(1)));
+    }
+
+    #[test]
+    fn after_a_restart_the_last_word_counts_until_the_api_server_has_been_silent_for_long() {
+        let mut presence = Presence::resumed(true, at(0));
+        assert!(!presence.away(NO_JITTER, at(19)));
+        assert!(presence.away(NO_JITTER, at(20)));
+        presence.reachable(true, at(21));
+        assert!(!presence.away(NO_JITTER, at(21)));
+        assert!(Presence::resumed(false, at(0)).away(NO_JITTER, at(0)), "alone before, alone after");
+    }
+
+    #[test]
+    fn after_a_restart_pods_that_wait_in_vain_end_the_wait_as_before() {
+        let mut presence = Presence::resumed(true, at(0));
+        presence.starved(true, at(2));
+        assert!(!presence.away(NO_JITTER, at(11)));
+        assert!(presence.away(NO_JITTER, at(12)));
     }
 
     #[test]

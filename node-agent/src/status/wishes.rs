@@ -136,18 +136,7 @@ mod tests {
     use enipool_pool::targets::Targets;
 
     use super::*;
-
-    fn flags() -> Wishes {
-        Wishes {
-            engine: EffectiveConfig::default(),
-            host: HostWishes {
-                snat: Snat::Primary { randomization: Randomization::Prng, exclude: Vec::new() },
-                mtu: 9001,
-            },
-            class_missing: false,
-            problems: Vec::new(),
-        }
-    }
+    use crate::status::fixture::flags;
 
     fn zone() -> Zone {
         Zone::new("eu-west-1a")

@@ -11,7 +11,7 @@ use enipool_pool::SubnetCidr;
 use crate::node::{Node, key, pod};
 use crate::{in_seconds, warm_ips};
 
-fn two_subnets() -> SimConfig {
+pub(crate) fn two_subnets() -> SimConfig {
     let subnet = |cidr: &str| SubnetConfig {
         zone: "eu-west-1a".into(),
         cidr: SubnetCidr(cidr.parse().unwrap()),

@@ -6,6 +6,7 @@ mod adoption;
 mod class;
 mod idle;
 mod node;
+mod restart;
 #[path = "../sim/mod.rs"]
 mod sim;
 mod strays;

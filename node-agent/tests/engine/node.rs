@@ -164,6 +164,15 @@ impl Node {
         (self.pool, self.shutdown, self.task) = (pool, shutdown, task);
     }
 
+    /// The node's state folder.
+    pub(crate) fn state_dir(&self) -> &std::path::Path {
+        self.journal.parent().unwrap()
+    }
+
+    pub(crate) fn instance(&self) -> &InstanceId {
+        &self.instance
+    }
+
     /// Calls to EC2 by this node.
     pub(crate) fn calls(&self) -> u64 {
         let count = |(action, count): (&&str, &ec2_sim::model::calls::ActionCount)| {

@@ -36,7 +36,7 @@ fn everything_that_was_made_for_an_eni_is_seen_and_what_somebody_took_away_is_no
         assert_eq!(table.leads(node.state.primary.addresses[0]), None);
     });
     // Another process, as the doctor is: nobody repairs.
-    node.netns.sh("ip rule del priority 500; ip rule del priority 1200 table 10001; ip route flush table 10002
+    node.netns.sh("ip rule del priority 500; ip rule del priority 1200 table 20001; ip route flush table 20002
         ip link set eth2 down; nft flush map ip enipool addresses");
     node.with_dataplane(async |dataplane| {
         let seen = dataplane.inspect(&[0, 1, 2]).await.unwrap();

@@ -115,6 +115,7 @@ fn history(seed: u64) -> u32 {
     let sim = sim(seed, &mut dice);
     let first = config(&mut dice);
     let mut world = World::new(seed, sim, dice.one_of(&TYPES), first);
+    world.flags = EffectiveConfig { policy: policy(&mut dice), ..EffectiveConfig::default() };
     world.crash = dice.one_of(&[0, 5, 20, 60]);
     world.compact_at = dice.one_of(&[1024, 8 * 1024, 64 * 1024]);
     let events = 20 + dice.below(50);

@@ -27,6 +27,8 @@ enum Due {
     /// Its answer arrives at the process of that life.
     Answers(u32, OpId, Done),
     Restart,
+    /// The process of that life hears what it should aim for.
+    Word(u32),
 }
 
 #[derive(Debug, Clone)]
@@ -46,6 +48,8 @@ pub(crate) struct World {
     pub(crate) subnet: SubnetId,
     pub(crate) instance_type: InstanceType,
     pub(crate) config: EffectiveConfig,
+    /// What the process starts from, where nothing else was kept.
+    pub(crate) flags: EffectiveConfig,
     pub(crate) machine: Option<Machine>,
     journal: Vec<u8>,
     /// Length at which the journal is written anew; often while something is under way.
@@ -88,6 +92,7 @@ impl World {
             instance,
             subnet,
             instance_type,
+            flags: config.clone(),
             config,
             machine: None,
             journal: Vec::new(),
@@ -315,15 +320,8 @@ impl World {
                 .collect(),
             links: self.links(),
         };
-        let start = Start {
-            me: self.me(),
-            config: self.config.clone(),
-            recovered,
-            described,
-            asked_at,
-            host,
-            seed: self.dice.next(),
-        };
+        let config = self.first_config();
+        let start = Start { me: self.me(), config, recovered, described, asked_at, host, seed: self.dice.next() };
         let machine = Machine::begin(start, self.clock());
         let mut records = vec![machine.opening(self.clock())];
         records.extend(machine.recovered().records(self.clock(), SETTLING).into_iter().skip(1));
@@ -336,6 +334,16 @@ impl World {
         self.machine = Some(machine);
         self.wake_at = Some(self.now);
         self.deliver_deletions();
+    }
+
+    /// What was kept of the last word. Where that file is lost: the flags, until somebody speaks.
+    fn first_config(&mut self) -> EffectiveConfig {
+        if self.dice.below(4) > 0 {
+            return self.config.clone();
+        }
+        let after = Duration::from_millis(self.dice.one_of(&[100, 3000, 30_000]));
+        self.schedule(after, Due::Word(self.life));
+        EffectiveConfig { awaits_word: true, ..self.flags.clone() }
     }
 
     // ---- outside ---------------------------------------------------------------------------------------------------
@@ -440,6 +448,11 @@ impl World {
                         machine.done(id, done, clock);
                         self.wake_at = Some(now);
                     }
+                }
+            }
+            Due::Word(life) => {
+                if life == self.life {
+                    self.configure(self.config.clone());
                 }
             }
             Due::Restart => {

@@ -99,6 +99,8 @@ pub struct PlannerMemory {
     pub(super) warm_short_since: Option<Timestamp>,
     /// While the operator is away: when the next growth may be that no pod waits for.
     cautious_until: Option<Timestamp>,
+    /// Until when, at the latest, somebody is expected to say what the node should hold.
+    word_until: Option<Timestamp>,
     pub(super) last_return: Option<Timestamp>,
 }
 
@@ -118,9 +120,16 @@ impl PlannerMemory {
         }
     }
 
+    /// Tells until when, at the latest, to wait for somebody to say what the node should hold; `None`: somebody has. Till
+    /// then nothing is fetched that no pod waits for, and the policy is nobody's: the one that follows is the first, and no
+    /// change of mind after which less may be held at once.
+    pub fn await_word(&mut self, until: Option<Timestamp>) {
+        self.word_until = until;
+    }
+
     /// When warm addresses may be fetched, if not now.
     pub(super) fn cautious_until(&self, now: Timestamp) -> Option<Timestamp> {
-        self.cautious_until.filter(|until| *until > now)
+        self.cautious_until.max(self.word_until).filter(|until| *until > now)
     }
 
     /// Warm addresses are being fetched.
@@ -273,7 +282,8 @@ impl PlannerMemory {
     /// Notes what is needed now; answers the most that was needed within [`RETURN_AFTER`]. After a change of policy
     /// only the present counts: people who lower a target mean it. A fresh memory starts from `holding`.
     pub(super) fn peak(&mut self, policy: &Policy, need: Level, holding: Level, now: Timestamp) -> Level {
-        match self.policy.replace(*policy) {
+        let awaits_word = self.word_until.is_some_and(|until| until > now);
+        match std::mem::replace(&mut self.policy, (!awaits_word).then_some(*policy)) {
             None => self.peaks.note(holding, now),
             Some(before) if before != *policy => self.peaks = Peaks::default(),
             Some(_) => {}
@@ -464,6 +474,21 @@ mod tests {
         memory.held_back(&assign(1), at(30));
         assert_eq!(memory.blocked(Call::Assign, at(29)), Some(Block { reason: HoldReason::Throttled, until: at(30) }));
         assert_eq!(memory.blocked(Call::Assign, at(30)), None);
+    }
+
+    #[test]
+    fn until_somebody_has_spoken_nothing_warm_is_fetched_and_no_policy_is_a_change_of_mind() {
+        let mut memory = PlannerMemory::default();
+        let (flags, class) = (Policy::default().for_demand_alone(), Policy::default());
+        memory.await_word(Some(at(10)));
+        assert_eq!(memory.cautious_until(at(0)), Some(at(10)));
+        assert_eq!(memory.cautious_until(at(10)), None, "the word did not come");
+        memory.peak(&flags, level(1), level(18), at(0));
+        memory.await_word(None);
+        assert_eq!(memory.cautious_until(at(2)), None);
+        assert_eq!(memory.peak(&class, level(3), level(18), at(2)), level(18), "held until a moment ago");
+        let raised = Policy { use_primary_eni: false, ..class };
+        assert_eq!(memory.peak(&raised, level(3), level(18), at(3)), level(3), "from here on a change means it");
     }
 
     #[test]

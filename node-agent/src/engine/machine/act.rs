@@ -28,10 +28,11 @@ impl Machine {
             return;
         }
         let guided = self.config.allocation.is_some();
-        self.had_operator |= guided;
+        self.had_operator |= self.config.had_operator();
         if self.had_operator {
             self.memory.set_alone(!guided, now);
         }
+        self.memory.await_word(self.awaits_word(now));
         let snapshot = self.planner_snapshot(now);
         let mut plan = planner::plan(&snapshot, &mut self.memory, now);
         let actions = std::mem::take(&mut plan.actions);

@@ -55,6 +55,9 @@ const ORPHANS_AFTER: Duration = Duration::from_secs(600);
 /// How long a class must have chosen its subnets before interfaces elsewhere are given up for them: what is found while
 /// a class is being edited, or an operator starts, may be half of it.
 const RETIRE_AFTER: Duration = Duration::from_secs(60);
+/// How long after the start what is not pods' demand waits for the first word of ENIPool and class, where one is expected.
+/// A word comes within a second or two; without one the flags decide.
+const FIRST_WORD: Duration = Duration::from_secs(10);
 const MAX_NOTICES: usize = 64;
 
 /// What never changes while the agent runs.
@@ -151,8 +154,10 @@ pub struct Machine {
     plan: Plan,
     /// EC2 has not answered since the start: nothing is changed there, pods live on what journal and IMDS agree upon.
     blind: bool,
-    /// An operator has guided this node since the start.
+    /// An operator has guided this node, since the start or before it.
     had_operator: bool,
+    /// How long to wait for somebody's word on what the node should hold, where one is expected.
+    word_by: Timestamp,
     fuse: Fuse,
     /// When the fuse lets through again what it held back.
     blown: Option<Timestamp>,
@@ -191,6 +196,11 @@ impl Machine {
 
     pub fn config(&self) -> Arc<EffectiveConfig> {
         Arc::clone(&self.config)
+    }
+
+    /// Until when somebody's word on what the node should hold is waited for; `None`: no longer.
+    fn awaits_word(&self, now: Timestamp) -> Option<Timestamp> {
+        (self.config.awaits_word && now < self.word_by).then_some(self.word_by)
     }
 
     /// What EC2 says the instance's type holds, from now on.
@@ -368,6 +378,7 @@ impl Machine {
             self.host.retry_at,
             self.plan.wake_at,
             self.blown,
+            self.awaits_word(now),
             self.class_subnets.0.is_some().then(|| self.class_subnets.1.plus(RETIRE_AFTER)),
         ]
         .into_iter()

@@ -39,7 +39,10 @@ impl Machine {
         Snapshot {
             capacity: self.me.capacity,
             max_pods: self.config.max_pods,
-            policy: self.config.policy,
+            policy: match self.awaits_word(now) {
+                Some(_) => self.config.policy.for_demand_alone(),
+                None => self.config.policy,
+            },
             usage: Usage { waiting: u32::try_from(self.waiters.len()).unwrap_or(u32::MAX), bound: self.config.demand },
             allocation: self.config.allocation.clone().map(|allocation| AllocationView {
                 // The operator's word may be older than the class.

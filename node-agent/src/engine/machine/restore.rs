@@ -15,7 +15,7 @@ use enipool_pool::{ClientToken, EniId, Timestamp};
 
 use super::entry::{Creation, Entry, Stage};
 use super::pods::{ADOPTED_CONTAINER, ADOPTED_NETWORK};
-use super::{Effects, Host, Machine, Me, ORPHANS_AFTER, Timers};
+use super::{Effects, FIRST_WORD, Host, Machine, Me, ORPHANS_AFTER, Timers};
 use crate::engine::config::EffectiveConfig;
 use crate::engine::port::HostView;
 
@@ -75,6 +75,7 @@ impl Machine {
             blown: None,
             blind: false,
             had_operator: false,
+            word_by: now,
             calls: BTreeMap::new(),
             last_ec2_error: None,
             notices: VecDeque::new(),
@@ -114,6 +115,7 @@ impl Machine {
             }
             !needless
         });
+        machine.word_by = now.plus(machine.pause(0, FIRST_WORD, FIRST_WORD));
         machine.forget(now);
         machine.out.records.clear();
         machine.prefer();

@@ -170,7 +170,9 @@ async fn without_api_server(stage: &Stage) -> Result<usize> {
     let had: usize = before.iter().map(|eni| eni.secondaries.len()).sum();
     let target = stage.pods.iter().find(|pod| pod.node == "node-a").context("no pod on node-a")?;
 
-    // One pod more than the guest has addresses: it has to ask EC2 for them, on its own.
+    keeps_its_aims(stage, guest).await?;
+    // One pod more than the guest has addresses: it has to ask EC2 for them, on its own. By the flags that its agent has
+    // just started with it would fetch an ENI too many.
     let pods = had + 1;
     for index in 0..pods {
         add_static(guest, index)?;
@@ -202,6 +204,32 @@ async fn without_api_server(stage: &Stage) -> Result<usize> {
     ensure!(enis.len() == before.len() + 1, "{GUEST} had {} ENIs and has {}", before.len(), enis.len());
     ensure!(!cluster.kubectl().ready().await, "the API server came back by itself");
     Ok(pods)
+}
+
+/// An agent that starts without an API server goes on by what the ENIPool and its class asked for, which its flags do not.
+async fn keeps_its_aims(stage: &Stage, node: &Node) -> Result<()> {
+    let before = inside::config(node).await?;
+    let targets = &before["targets"];
+    ensure!(
+        targets["minimumIPTarget"].is_number() && before["ceiling"].is_number(),
+        "{} should have targets unlike the flags', and a ceiling: {before}",
+        node.name()
+    );
+    let call = product::latest_call(&stage.cluster);
+    agent_dies(node).await?;
+    let after = until("the agent that came back answering", ON_ITS_OWN, async || Ok(inside::config(node).await.ok()));
+    let after = after.await?;
+    for aim in ["targets", "ceiling", "addressing", "operations", "usePrimaryENI", "cooldownSeconds", "subnets"] {
+        ensure!(after[aim] == before[aim], "after a restart {aim} is {} and was {}", after[aim], before[aim]);
+    }
+    let calls = product::calls_since(&stage.cluster, node.name(), call)?;
+    ensure!(calls.iter().all(|action| action.starts_with("Describe")), "a restart changed something in EC2: {calls:?}");
+    stage.narrator.say(&format!(
+        "{}'s agent came back without an API server, to targets {targets} under a ceiling of {}",
+        node.name(),
+        before["ceiling"]
+    ));
+    Ok(())
 }
 
 /// The status tells the truth again.

@@ -26,9 +26,8 @@ const PING_ON: &str = r#"ip netns exec "$0" ping -n -i 0.05 "$1" & cat >/dev/nul
 
 /// Addresses of a node's pods by name, as its agent's ledger has them.
 pub(super) async fn ledger(node: &Node) -> Result<BTreeMap<String, Ipv4Addr>> {
-    let url = "http://127.0.0.1:61678/v1/pods";
-    let page = node.exec(&["curl", "--silent", "--show-error", "--fail", "--max-time", "5", url]).await?;
-    let page: BTreeMap<String, Value> = serde_json::from_str(&page).context("reading /v1/pods")?;
+    let page: BTreeMap<String, Value> =
+        serde_json::from_value(page(node, "pods").await?).context("reading /v1/pods")?;
     page.into_iter()
         .map(|(key, entry)| {
             // NAME_NAMESPACE_CONTAINER
@@ -37,6 +36,18 @@ pub(super) async fn ledger(node: &Node) -> Result<BTreeMap<String, Ipv4Addr>> {
             Ok((name, address.parse().with_context(|| format!("{address} is no address"))?))
         })
         .collect()
+}
+
+/// What the node's agent aims for now.
+pub(super) async fn config(node: &Node) -> Result<Value> {
+    page(node, "config").await
+}
+
+/// One of the agent's pages.
+async fn page(node: &Node, name: &str) -> Result<Value> {
+    let url = format!("http://127.0.0.1:61678/v1/{name}");
+    let page = node.exec(&["curl", "--silent", "--show-error", "--fail", "--max-time", "5", &url]).await?;
+    serde_json::from_str(&page).with_context(|| format!("reading /v1/{name}"))
 }
 
 /// Waits until the ledger is as `wanted` says; an agent that does not answer is waited for.
