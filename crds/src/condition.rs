@@ -43,6 +43,8 @@ pub enum Reason {
     NoContiguousPrefix,
     /// EC2 refuses calls for their rate.
     Throttled,
+    /// The agent's own limit of EC2 calls is used up for a while.
+    CallLimit,
     /// The instance type (or `maxENIs`) has no more room.
     InstanceLimit,
     /// The account may have no more network interfaces in this region.
@@ -78,12 +80,13 @@ pub enum Reason {
 }
 
 impl Reason {
-    pub const ALL: [Self; 21] = [
+    pub const ALL: [Self; 22] = [
         Self::AsPlanned,
         Self::Starting,
         Self::SubnetExhausted,
         Self::NoContiguousPrefix,
         Self::Throttled,
+        Self::CallLimit,
         Self::InstanceLimit,
         Self::AccountLimit,
         Self::AttachInFlight,
@@ -109,6 +112,7 @@ impl Reason {
             Self::SubnetExhausted => "SubnetExhausted",
             Self::NoContiguousPrefix => "NoContiguousPrefix",
             Self::Throttled => "Throttled",
+            Self::CallLimit => "CallLimit",
             Self::InstanceLimit => "InstanceLimit",
             Self::AccountLimit => "AccountLimit",
             Self::AttachInFlight => "AttachInFlight",
@@ -136,6 +140,7 @@ impl From<HoldReason> for Reason {
             HoldReason::SubnetExhausted => Self::SubnetExhausted,
             HoldReason::NoContiguousPrefix => Self::NoContiguousPrefix,
             HoldReason::Throttled => Self::Throttled,
+            HoldReason::CallLimit => Self::CallLimit,
             HoldReason::InstanceLimit => Self::InstanceLimit,
             HoldReason::AccountLimit => Self::AccountLimit,
             HoldReason::MaxPods => Self::MaxPods,

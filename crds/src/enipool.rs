@@ -272,7 +272,7 @@ pub struct ENIPoolStatus {
     /// Reasons: `AsPlanned`, `Starting`, `SubnetExhausted`, `NoContiguousPrefix`, `Throttled`, `InstanceLimit`,
     /// `AccountLimit`, `MaxPods`, `Ceiling`, `AwaitingTurn`, `AttachInFlight`, `AssignInFlight`, `Cooling`,
     /// `InstanceNotRunning`, `AccessDenied`, `Ec2Unavailable`, `NoSubnet`, `OperatorAway`, `ClassNotFound`, `Paused`,
-    /// `DataplaneFailed`.
+    /// `DataplaneFailed`, `CallLimit`.
     #[serde(default, skip_serializing_if = "Vec::is_empty")]
     #[schemars(extend("x-kubernetes-list-type" = "map", "x-kubernetes-list-map-keys" = ["type"]))]
     pub conditions: Vec<Condition>,

@@ -15,6 +15,7 @@ pub fn meaning(reason: Reason) -> &'static str {
         Reason::SubnetExhausted => "the subnet has no free address",
         Reason::NoContiguousPrefix => "the subnet has free addresses, but no free /28 prefix",
         Reason::Throttled => "EC2 refuses calls of this account for their rate",
+        Reason::CallLimit => "the node's agent has made as many EC2 calls as a node ever needs, and pauses by itself",
         Reason::InstanceLimit => "the instance holds as many addresses as its type or maxENIs allows",
         Reason::AccountLimit => "the account's quota of network interfaces is used up",
         Reason::AttachInFlight => "a network interface is on its way",
@@ -140,6 +141,10 @@ fn for_reason(facts: &Facts) -> Vec<String> {
         Reason::Throttled => vec![
             "Wait: the agent slows down and tries again by itself.".into(),
             "If it lasts, find who else calls EC2 in this account and region, or ask AWS for a higher request rate.".into(),
+        ],
+        Reason::CallLimit => vec![
+            "Wait: the agent goes on by itself, at the time named above.".into(),
+            format!("Something makes it try in vain; the last failed call says what: {}", uncapital(&agent_log(facts))),
         ],
         Reason::InstanceLimit => vec![
             OTHER_NODE.into(),

@@ -65,6 +65,7 @@ fn explain(reason: HoldReason) -> &'static str {
         HoldReason::SubnetExhausted => "the subnet has no free address (beyond its headroom)",
         HoldReason::NoContiguousPrefix => "the subnet has no free /28 prefix",
         HoldReason::Throttled => "EC2 throttles this account",
+        HoldReason::CallLimit => "the agent has made as many EC2 calls as a node ever needs, and pauses by itself",
         HoldReason::InstanceLimit => "the instance holds as many addresses as its type (or maxENIs) allows",
         HoldReason::AccountLimit => "the account's quota of network interfaces is used up",
         HoldReason::MaxPods => "the node holds an address for each pod that the kubelet admits",
@@ -88,6 +89,7 @@ fn advise(reason: HoldReason) -> &'static str {
         }
         HoldReason::NoContiguousPrefix => "set addressing to Mixed, or reserve a range for prefixes in the subnet",
         HoldReason::Throttled => "`kubectl enipool top --sort throttles` shows which nodes EC2 throttles",
+        HoldReason::CallLimit => "the agent's log says which calls it repeats, and why they are in vain",
         HoldReason::InstanceLimit => "lower the kubelet's --max-pods, raise maxENIs, or use a larger instance type",
         HoldReason::AccountLimit => "ask AWS for a higher quota of network interfaces per region",
         HoldReason::MaxPods => "raise the kubelet's --max-pods",

@@ -271,6 +271,7 @@ fn is_news(shortage: Shortage, pods_wait: bool) -> bool {
             | HoldReason::AccountLimit
             | HoldReason::NoSubnet
             | HoldReason::Throttled
+            | HoldReason::CallLimit
             | HoldReason::Ec2Unavailable => true,
             // A full node is as it should be until a pod comes that it cannot take.
             HoldReason::InstanceLimit | HoldReason::MaxPods | HoldReason::Ceiling | HoldReason::Paused => pods_wait,
@@ -296,7 +297,7 @@ fn is_on_its_way(shortage: Shortage) -> bool {
 fn patience(shortage: Shortage) -> Duration {
     match shortage {
         _ if is_on_its_way(shortage) => ON_ITS_WAY,
-        Shortage::Hold(HoldReason::Ec2Unavailable | HoldReason::Throttled) => STANDS,
+        Shortage::Hold(HoldReason::Ec2Unavailable | HoldReason::Throttled | HoldReason::CallLimit) => STANDS,
         _ => WAITS,
     }
 }

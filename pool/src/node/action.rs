@@ -69,6 +69,8 @@ pub enum HoldReason {
     NoContiguousPrefix,
     /// EC2 refuses calls for their rate.
     Throttled,
+    /// The agent's own fuse: the node has made as many calls as any node ever needs in that time.
+    CallLimit,
     /// The instance type (or `maxENIs`) has no more room.
     InstanceLimit,
     /// The account's quota of network interfaces is used up.
@@ -96,10 +98,11 @@ pub enum HoldReason {
 }
 
 impl HoldReason {
-    pub const ALL: [Self; 15] = [
+    pub const ALL: [Self; 16] = [
         Self::SubnetExhausted,
         Self::NoContiguousPrefix,
         Self::Throttled,
+        Self::CallLimit,
         Self::InstanceLimit,
         Self::AccountLimit,
         Self::MaxPods,
@@ -120,6 +123,7 @@ impl HoldReason {
             Self::SubnetExhausted => "SubnetExhausted",
             Self::NoContiguousPrefix => "NoContiguousPrefix",
             Self::Throttled => "Throttled",
+            Self::CallLimit => "CallLimit",
             Self::InstanceLimit => "InstanceLimit",
             Self::AccountLimit => "AccountLimit",
             Self::MaxPods => "MaxPods",

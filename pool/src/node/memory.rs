@@ -189,8 +189,14 @@ impl PlannerMemory {
 
     /// EC2 did what `action` asked.
     pub fn succeeded(&mut self, action: &Action, subnet: Option<&SubnetId>) {
-        self.calls.remove(&Call::of(action));
-        self.calls.remove(&Call::Any);
+        match action {
+            // What EC2 makes it may yet refuse to attach, again and again: the pause grows until an attach ends it.
+            Action::Create { .. } => {}
+            other => {
+                self.calls.remove(&Call::of(other));
+                self.calls.remove(&Call::Any);
+            }
+        }
         if let (Some(subnet), Action::Assign { supply, .. } | Action::Create { supply, .. }) = (subnet, action) {
             let key = (subnet.clone(), Kind::of(*supply).0);
             // The next call may ask for twice as much, until it asks for all again.
@@ -210,7 +216,7 @@ impl PlannerMemory {
 
     /// The agent's own fuse holds `action` back until then.
     pub fn held_back(&mut self, action: &Action, until: Timestamp) {
-        let reason = HoldReason::Throttled;
+        let reason = HoldReason::CallLimit;
         let refusal = self.calls.entry(Call::of(action)).or_insert_with(|| Refusal::new(reason));
         refusal.block = Block { reason, until: refusal.block.until.max(until) };
     }
@@ -469,10 +475,29 @@ mod tests {
     }
 
     #[test]
+    fn interfaces_that_are_made_but_never_attached_come_at_growing_pauses() {
+        let mut memory = PlannerMemory::new(7);
+        let create = Action::Create { subnet: subnet(), device_index: 1, supply: Supply::Addresses(9) };
+        let attach = Action::Attach { eni: "eni-1".parse().unwrap(), device_index: 1 };
+        for kind in [Ec2ErrorKind::AttachmentLimit, Ec2ErrorKind::AccessDenied, Ec2ErrorKind::InstanceNotRunning] {
+            let mut last = Duration::ZERO;
+            for _ in 0..3 {
+                memory.succeeded(&create, Some(&subnet()));
+                memory.refused(&attach, None, &kind, at(0));
+                let pause = memory.blocked(Call::Attach, at(0)).unwrap().until.since(at(0));
+                assert!(pause > last, "{kind}: {pause:?} after {last:?}");
+                last = pause;
+            }
+            memory.succeeded(&attach, None);
+            assert_eq!(memory.blocked(Call::Attach, at(0)), None, "an attach that works ends it");
+        }
+    }
+
+    #[test]
     fn what_the_fuse_holds_back_is_not_planned_until_then() {
         let mut memory = PlannerMemory::default();
         memory.held_back(&assign(1), at(30));
-        assert_eq!(memory.blocked(Call::Assign, at(29)), Some(Block { reason: HoldReason::Throttled, until: at(30) }));
+        assert_eq!(memory.blocked(Call::Assign, at(29)), Some(Block { reason: HoldReason::CallLimit, until: at(30) }));
         assert_eq!(memory.blocked(Call::Assign, at(30)), None);
     }
 

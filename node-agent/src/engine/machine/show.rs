@@ -154,7 +154,7 @@ impl Machine {
             return None;
         }
         if let Some(until) = self.blown {
-            return Some((Shortage::Hold(HoldReason::Throttled), Some(until.since(now))));
+            return Some((Shortage::Hold(HoldReason::CallLimit), Some(until.since(now))));
         }
         let attaching = self
             .enis
