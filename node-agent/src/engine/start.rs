@@ -139,6 +139,9 @@ pub async fn start_with<E: Ec2, I: Imds, K: Kernel>(
 fn recover(path: &Path) -> Recovered {
     match Journal::read(path) {
         Ok(reading) => {
+            if let Some(version) = reading.other_version {
+                tracing::error!(version, "the journal is of another version; going by kernel and EC2");
+            }
             if reading.damaged > 0 {
                 tracing::error!(damaged = reading.damaged, "lines of the journal cannot be read");
             }

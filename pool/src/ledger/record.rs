@@ -115,6 +115,21 @@ impl Record {
 #[error("journal record: {0}")]
 pub struct RecordError(String);
 
+/// The part of [`Record::Opened`] that every version has.
+#[derive(Deserialize)]
+#[serde(tag = "is", rename_all = "kebab-case")]
+enum Opening {
+    Opened { version: u32 },
+}
+
+/// The version that a line says the journal is of.
+fn version_of(line: &str) -> Option<u32> {
+    let (sum, json) = line.split_once(' ')?;
+    let whole = u32::from_str_radix(sum, 16) == Ok(crc32(json.as_bytes()));
+    let Opening::Opened { version } = serde_json::from_str(json).ok().filter(|_| whole)?;
+    Some(version)
+}
+
 /// A journal as read.
 #[derive(Debug, Clone, Default)]
 pub struct Reading {
@@ -125,6 +140,8 @@ pub struct Reading {
     pub torn: bool,
     /// Lines before the last that could not be read: damage, to be reported.
     pub damaged: usize,
+    /// It is of this other version: nothing of it is read.
+    pub other_version: Option<u32>,
 }
 
 /// Reads a journal. Never fails: what cannot be read is counted.
@@ -138,6 +155,10 @@ pub fn read(bytes: &[u8]) -> Reading {
         };
         let line = rest.get(..length).and_then(|line| std::str::from_utf8(line).ok()).unwrap_or_default();
         start = start.saturating_add(length).saturating_add(1);
+        let first = reading.records.is_empty() && reading.damaged == 0;
+        if let Some(version) = Some(line).filter(|_| first).and_then(version_of).filter(|version| *version != VERSION) {
+            return Reading { other_version: Some(version), ..Reading::default() };
+        }
         match Record::decode(line) {
             Ok(record) => {
                 reading.records.push(record);
@@ -430,6 +451,19 @@ mod tests {
             assert_eq!(reading.torn, bytes != cut);
             assert_eq!(reading.damaged, 0);
         }
+    }
+
+    #[test]
+    fn a_journal_of_another_version_is_not_read() {
+        let opened = |version| Record::Opened { version, instance: "i-1".parse().unwrap(), at: Timestamp(1) };
+        let of = |version| [opened(version), released("a")].map(|record| record.encode().unwrap()).concat();
+        assert_eq!(read(of(VERSION).as_bytes()).records.len(), 2);
+        let other = read(of(VERSION + 1).as_bytes());
+        assert_eq!((other.records.len(), other.damaged, other.other_version), (0, 0, Some(VERSION + 1)));
+        // Whatever else the opening of another version says.
+        let json = format!(r#"{{"is":"opened","version":{},"node":"n"}}"#, VERSION + 1);
+        let strange = format!("{:08x} {json}\n{}", crc32(json.as_bytes()), released("a").encode().unwrap());
+        assert_eq!(read(strange.as_bytes()).other_version, Some(VERSION + 1));
     }
 
     #[test]
