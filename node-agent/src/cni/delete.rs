@@ -37,6 +37,8 @@ impl<A: Addresses, L: PodLinks> Verbs<A, L> {
         if let Some(lease) = self.pool.lookup(&call.key) {
             return self.take_down(&call.key, lease.address, &host_ifname, phases).await;
         }
+        // An earlier DEL may have taken it without being able to write that down: no success before it is.
+        self.pool.release(&call.key).map_err(|error| not_released(&error))?;
         self.del_of_earlier_times(call, previous.as_ref(), &host_ifname, phases).await
     }
 

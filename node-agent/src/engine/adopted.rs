@@ -36,7 +36,7 @@ pub(super) async fn watch<K: Kernel>(shared: Arc<Shared>, kernel: Arc<K>, shutdo
                 if state.machine.kernel_lacks(&gone, now) == 0 {
                     continue;
                 }
-                if let Err(error) = state.write_pending() {
+                if let Err(error) = state.write_pending(now) {
                     tracing::error!(%error, "cannot write the ledger's journal");
                 }
                 drop(state);

@@ -13,14 +13,22 @@ use enipool_pool::ledger::record::{self, Reading, Record};
 /// Below this the file is not worth rewriting.
 const COMPACT_ABOVE: u64 = 256 * 1024;
 
+/// Where the journal's bytes are kept: a file. Tests have one that refuses.
+pub(super) trait Medium: std::fmt::Debug + Send {
+    /// Adds these bytes behind all others: the whole of them, or on an error none.
+    fn append(&mut self, bytes: &[u8]) -> io::Result<()>;
+    /// Puts these bytes in the place of all others, or on an error leaves those.
+    fn replace(&mut self, bytes: &[u8]) -> io::Result<()>;
+}
+
 /// An open journal.
 #[derive(Debug)]
 pub struct Journal {
-    path: PathBuf,
-    file: File,
+    medium: Box<dyn Medium>,
     bytes: u64,
     /// Size after the last rewrite.
     base: u64,
+    behind: bool,
 }
 
 impl Journal {
@@ -35,29 +43,33 @@ impl Journal {
 
     /// Replaces the journal at `path` by these records and opens it for more. A crash leaves the old one or the new.
     pub fn create(path: &Path, records: &[Record]) -> io::Result<Self> {
-        let text = encode(records)?;
-        let new = path.with_extension("new");
-        let mut file = OpenOptions::new().create(true).write(true).truncate(true).mode(0o600).open(&new)?;
-        file.write_all(text.as_bytes())?;
-        fs::rename(&new, path)?;
-        let bytes = u64::try_from(text.len()).unwrap_or(u64::MAX);
-        Ok(Self { path: path.to_owned(), file, bytes, base: bytes })
+        Self::on(Box::new(OnDisk { path: path.to_owned(), file: None, bytes: 0 }), records)
     }
 
-    /// Appends records in one write. On an error none of them counts.
+    /// A journal of these records on `medium`.
+    pub(super) fn on(medium: Box<dyn Medium>, records: &[Record]) -> io::Result<Self> {
+        let mut journal = Self { medium, bytes: 0, base: 0, behind: false };
+        journal.rewrite(records)?;
+        Ok(journal)
+    }
+
+    /// Appends records in one write. On an error none of them counts, and the journal is [behind](Self::is_behind).
     pub fn append(&mut self, records: &[Record]) -> io::Result<()> {
         if records.is_empty() {
             return Ok(());
         }
         let text = encode(records)?;
-        if let Err(error) = self.file.write_all(text.as_bytes()) {
-            // Half a record at the end would spoil the next one.
-            self.file.set_len(self.bytes)?;
-            self.file.seek(io::SeekFrom::Start(self.bytes))?;
+        if let Err(error) = self.medium.append(text.as_bytes()) {
+            self.behind = true;
             return Err(error);
         }
-        self.bytes = self.bytes.saturating_add(u64::try_from(text.len()).unwrap_or(u64::MAX));
+        self.bytes = self.bytes.saturating_add(length(&text));
         Ok(())
+    }
+
+    /// Whether records were lost: what they said has to be written with the whole file, before any other is appended.
+    pub fn is_behind(&self) -> bool {
+        self.behind
     }
 
     /// Whether the file is worth writing anew.
@@ -65,11 +77,59 @@ impl Journal {
         self.bytes > COMPACT_ABOVE && self.bytes > self.base.saturating_mul(4)
     }
 
-    /// Writes the file anew.
-    pub fn compact(&mut self, records: &[Record]) -> io::Result<()> {
-        *self = Self::create(&self.path, records)?;
+    /// Writes the file anew: these records are everything that is to be known. On an error the old file stands.
+    pub fn rewrite(&mut self, records: &[Record]) -> io::Result<()> {
+        let text = encode(records)?;
+        self.medium.replace(text.as_bytes())?;
+        self.bytes = length(&text);
+        self.base = self.bytes;
+        self.behind = false;
         Ok(())
     }
+}
+
+#[derive(Debug)]
+struct OnDisk {
+    path: PathBuf,
+    /// `None` until it has been written once.
+    file: Option<File>,
+    /// Of whole records.
+    bytes: u64,
+}
+
+impl Medium for OnDisk {
+    fn append(&mut self, bytes: &[u8]) -> io::Result<()> {
+        let Some(file) = &mut self.file else { return Err(io::ErrorKind::NotFound.into()) };
+        if let Err(error) = file.write_all(bytes) {
+            // Half a record at the end would spoil the next one.
+            file.set_len(self.bytes)?;
+            file.seek(io::SeekFrom::Start(self.bytes))?;
+            return Err(error);
+        }
+        self.bytes = self.bytes.saturating_add(u64::try_from(bytes.len()).unwrap_or(u64::MAX));
+        Ok(())
+    }
+
+    fn replace(&mut self, bytes: &[u8]) -> io::Result<()> {
+        let new = self.path.with_extension("new");
+        let write = || -> io::Result<File> {
+            let mut file = OpenOptions::new().create(true).write(true).truncate(true).mode(0o600).open(&new)?;
+            file.write_all(bytes)?;
+            fs::rename(&new, &self.path)?;
+            Ok(file)
+        };
+        let file = write().inspect_err(|_| {
+            // Half of a new one only takes the room that the old one needs.
+            let _ = fs::remove_file(&new);
+        })?;
+        self.file = Some(file);
+        self.bytes = u64::try_from(bytes.len()).unwrap_or(u64::MAX);
+        Ok(())
+    }
+}
+
+fn length(text: &str) -> u64 {
+    u64::try_from(text.len()).unwrap_or(u64::MAX)
 }
 
 fn encode(records: &[Record]) -> io::Result<String> {

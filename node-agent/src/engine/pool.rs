@@ -7,8 +7,11 @@ use std::collections::HashMap;
 use std::io;
 use std::net::Ipv4Addr;
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
+use std::time::Duration;
 
+use enipool_pool::Timestamp;
 use enipool_pool::eni::SETTLING;
+use enipool_pool::ledger::record::Record;
 use enipool_pool::ledger::{AttachmentKey, Lease, PodRef};
 use tokio::sync::{Notify, oneshot, watch};
 use tokio::time::Instant;
@@ -19,6 +22,9 @@ use super::error::AcquireError;
 use super::journal::Journal;
 use super::machine::{Acquire, Effects, Machine, WaiterId};
 use super::view::{Phase, PoolSnapshot};
+
+/// When to try again to shorten the journal.
+const COMPACT_AGAIN: Duration = Duration::from_secs(60);
 
 /// See the module.
 #[derive(Debug, Clone)]
@@ -41,6 +47,8 @@ pub(super) struct Shared {
 pub(super) struct State {
     pub(super) machine: Machine,
     journal: Journal,
+    /// When to try again to write a journal anew that is only too long.
+    compact_at: Option<Timestamp>,
     waiting: HashMap<WaiterId, oneshot::Sender<Result<Lease, AcquireError>>>,
     pub(super) stopping: bool,
 }
@@ -48,7 +56,7 @@ pub(super) struct State {
 impl Pool {
     pub(super) fn new(mut machine: Machine, journal: Journal, clock: Clock) -> (Self, Arc<Shared>) {
         let first = machine.snapshot(Phase::Starting("setting the host up".into()), clock.now());
-        let state = State { machine, journal, waiting: HashMap::new(), stopping: false };
+        let state = State { machine, journal, compact_at: None, waiting: HashMap::new(), stopping: false };
         let shared = Arc::new(Shared {
             state: Mutex::new(state),
             urgent: Notify::new(),
@@ -111,15 +119,15 @@ impl Pool {
         self.change(|state, now| state.machine.release_adopted(address, now))
     }
 
-    fn change<T>(&self, change: impl FnOnce(&mut State, enipool_pool::Timestamp) -> T) -> Result<T, AcquireError> {
+    fn change<T>(&self, change: impl FnOnce(&mut State, Timestamp) -> T) -> Result<T, AcquireError> {
         let mut state = self.shared.lock();
         let result = change(&mut state, self.shared.clock.now());
         let records = state.machine.take_records();
         let grants = state.machine.take_grants();
         state.grant(grants);
-        // A release that cannot be written down is done all the same: after a crash the address would be found held,
-        // which harms nobody.
-        let written = state.write(&records);
+        // A release that cannot be written down is done all the same, and its caller told to come again: until the journal
+        // has caught up, a crash would bring the lease back.
+        let written = state.write(&records, self.shared.clock.now());
         drop(state);
         self.shared.casual.notify_one();
         written.map_err(|error| AcquireError::Journal(error.to_string()))?;
@@ -187,18 +195,15 @@ impl Shared {
 }
 
 impl State {
-    fn acquire(
-        &mut self,
-        key: &AttachmentKey,
-        pod: &PodRef,
-        now: enipool_pool::Timestamp,
-    ) -> Result<Acquire, AcquireError> {
+    fn acquire(&mut self, key: &AttachmentKey, pod: &PodRef, now: Timestamp) -> Result<Acquire, AcquireError> {
         let answer = self.machine.acquire(key, pod, now);
         let records = self.machine.take_records();
         let grants = self.machine.take_grants();
-        if let Err(error) = self.write(&records) {
-            self.machine.undo(key);
-            self.refuse(grants, &error);
+        if let Err(error) = self.write(&records, now) {
+            self.refuse(&records, grants, &error);
+            if let Acquire::Waits(id) = answer {
+                self.machine.stop_waiting(id);
+            }
             return Err(AcquireError::Journal(error.to_string()));
         }
         self.grant(grants);
@@ -206,30 +211,40 @@ impl State {
     }
 
     /// Settles the machine, writes its records and hands its grants out; what is left is to be started.
-    pub(super) fn step(&mut self, now: enipool_pool::Timestamp) -> Result<Effects, io::Error> {
+    pub(super) fn step(&mut self, now: Timestamp) -> Result<Effects, io::Error> {
         let mut effects = self.machine.step(now);
         let grants = std::mem::take(&mut effects.grants);
-        if let Err(error) = self.write(&effects.records) {
-            self.refuse(grants, &error);
+        if let Err(error) = self.write(&effects.records, now) {
+            self.refuse(&effects.records, grants, &error);
             self.machine.not_started(effects.starts, now);
             return Err(error);
         }
         self.grant(grants);
-        if self.journal.is_long() {
-            let records = self.machine.recovered().records(now, SETTLING);
-            self.journal.compact(&records)?;
+        if self.journal.is_long() && self.compact_at.is_none_or(|at| at <= now) {
+            self.compact_at = None;
+            if let Err(error) = self.rewrite(now) {
+                // It is only long: what was written counts, and what it says to start is started.
+                tracing::warn!(%error, "cannot write the ledger's journal anew; it grows on");
+                self.compact_at = Some(now.plus(COMPACT_AGAIN));
+            }
         }
         Ok(effects)
     }
 
     /// Writes down what the end of an operation produced.
-    pub(super) fn write_pending(&mut self) -> io::Result<()> {
+    pub(super) fn write_pending(&mut self, now: Timestamp) -> io::Result<()> {
         let records = self.machine.take_records();
-        self.write(&records)
+        self.write(&records, now)
     }
 
-    fn write(&mut self, records: &[enipool_pool::ledger::record::Record]) -> io::Result<()> {
-        self.journal.append(records)
+    /// Writes these records, or, when earlier ones were lost, everything.
+    fn write(&mut self, records: &[Record], now: Timestamp) -> io::Result<()> {
+        if self.journal.is_behind() { self.rewrite(now) } else { self.journal.append(records) }
+    }
+
+    fn rewrite(&mut self, now: Timestamp) -> io::Result<()> {
+        let records = self.machine.recovered().records(now, SETTLING);
+        self.journal.rewrite(&records)
     }
 
     fn grant(&mut self, grants: Vec<(WaiterId, Result<Lease, AcquireError>)>) {
@@ -241,16 +256,23 @@ impl State {
         }
     }
 
-    /// Leases that could not be written down are taken back.
-    fn refuse(&mut self, grants: Vec<(WaiterId, Result<Lease, AcquireError>)>, error: &io::Error) {
-        for (id, result) in grants {
-            if let Ok(lease) = result
-                && let Some(key) = self.machine.ledger().holder(lease.address).map(|(key, _)| key.clone())
-            {
-                self.machine.undo(&key);
+    /// Leases that could not be written down are taken back; those that were written before stay.
+    fn refuse(
+        &mut self,
+        unwritten: &[Record],
+        grants: Vec<(WaiterId, Result<Lease, AcquireError>)>,
+        error: &io::Error,
+    ) {
+        for record in unwritten {
+            if let Record::Assigned { key, .. } = record {
+                self.machine.undo(key);
             }
+        }
+        for (id, result) in grants {
+            let stays = |lease: &Lease| self.machine.ledger().holder(lease.address).is_some();
+            let refused = result.as_ref().is_ok_and(|lease| !stays(lease));
             if let Some(sender) = self.waiting.remove(&id) {
-                let _ = sender.send(Err(AcquireError::Journal(error.to_string())));
+                let _ = sender.send(if refused { Err(AcquireError::Journal(error.to_string())) } else { result });
             }
         }
     }
@@ -286,7 +308,7 @@ impl Drop for Wait<'_> {
             let now = self.shared.clock.now();
             state.machine.release(self.key, now);
             let records = state.machine.take_records();
-            if let Err(error) = state.write(&records) {
+            if let Err(error) = state.write(&records, now) {
                 tracing::error!(%error, "cannot write the ledger's journal");
             }
             drop(state);
@@ -294,3 +316,6 @@ impl Drop for Wait<'_> {
         }
     }
 }
+
+#[cfg(test)]
+mod tests;

@@ -1,11 +1,13 @@
 //! The task that drives the machine: starts its operations against EC2, IMDS and the kernel, and feeds back what they
 //! brought.
 
+use std::panic::AssertUnwindSafe;
 use std::sync::Arc;
 use std::time::Duration;
 
 use enipool_pool::ec2::{Ec2, Ec2Error, Ec2ErrorKind};
 use enipool_pool::imds::{Imds, ImdsEni, ImdsError};
+use futures::FutureExt;
 use tokio::task::JoinSet;
 use tokio::time::Instant;
 use tokio_util::sync::CancellationToken;
@@ -85,7 +87,7 @@ pub(super) async fn drive<E: Ec2, I: Imds, K: Kernel>(
     while let Some(ended) = running.join_next().await {
         ended_op(&shared, ended);
         let mut state = shared.lock();
-        if let Err(error) = state.write_pending() {
+        if let Err(error) = state.write_pending(shared.clock.now()) {
             tracing::error!(%error, "cannot write the ledger's journal");
         }
         if !state.machine.is_mutating() {
@@ -110,7 +112,15 @@ fn settle<E: Ec2, I: Imds, K: Kernel>(
     for (id, op) in effects.starts {
         tracing::debug!(op = op.text(), "start");
         let hands = hands.clone();
-        running.spawn(async move { (id, carry_out(op, &hands).await) });
+        running.spawn(async move {
+            let carried_out = AssertUnwindSafe(carry_out(op.clone(), &hands)).catch_unwind().await;
+            let done = carried_out.unwrap_or_else(|_| {
+                tracing::error!(op = op.text(), "the operation's task panicked");
+                // Wherever it broke off: the call may have been made.
+                op.unheard(Ec2ErrorKind::NoAnswer, "its task panicked")
+            });
+            (id, done)
+        });
     }
     effects.wake_at.map_or_else(|| Instant::now() + IDLE, |at| shared.clock.instant(at))
 }
@@ -121,6 +131,7 @@ fn ended_op(shared: &Arc<Shared>, ended: Result<(OpId, Done), tokio::task::JoinE
             let now = shared.clock.now();
             shared.lock().machine.done(id, done, now);
         }
+        // A panic is caught inside; only the runtime's own end cancels a task.
         Err(error) => tracing::error!(%error, "an operation's task failed"),
     }
 }

@@ -279,6 +279,7 @@ impl Machine {
                 && !self.running.values().any(|running| running.op.action().is_some() || running.op == Op::Hint)
                 && self.enis.values().all(|entry| now.since(entry.changed_at) > SETTLING);
             if quiet {
+        self.await_links(now);
                 self.start(Op::Hint, now);
             }
         }

@@ -62,6 +62,7 @@ impl Machine {
             (Op::Delete { eni }, Done::Changed(result)) => self.deleted(&eni, result, now),
             (Op::Apply(picture), Done::Applied(result)) => self.applied(picture, result, now),
             (Op::AwaitLink { eni, .. }, Done::Link(result)) => self.link(&eni, result, now),
+            (Op::AwaitLink { eni, .. }, Done::Unheard) => self.await_link_soon(&eni, now),
             (Op::Hint, Done::Hint(result)) => self.hinted(result, now),
             (op, done) => tracing::error!(?op, ?done, "an operation ended with the answer of another kind"),
         }

@@ -59,6 +59,8 @@ pub(super) struct Entry {
     pub(super) link: bool,
     /// When to try the next step of its release again, and how often that failed.
     pub(super) retry_at: Option<Timestamp>,
+    /// When to begin to wait for its link again.
+    pub(super) link_at: Option<Timestamp>,
     pub(super) failures: u32,
 }
 
@@ -80,6 +82,7 @@ impl Entry {
             retry_at: None,
             failures: 0,
         }
+            link_at: None,
     }
 
     pub(super) fn is_primary(&self) -> bool {

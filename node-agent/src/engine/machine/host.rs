@@ -48,29 +48,56 @@ impl Machine {
         if let Some(entry) = self.enis.get(eni)
             && !entry.link
         {
+            entry.link_at = None;
             let mac = entry.holdings.mac;
             self.start(Op::AwaitLink { eni: eni.clone(), mac, timeout: LINK_TIMEOUT }, now);
         }
     }
 
+    /// The wait for the link ended without a word: it begins anew.
+    pub(super) fn await_link_soon(&mut self, eni: &EniId, now: Timestamp) {
+        if let Some(entry) = self.enis.get_mut(eni) {
+            entry.link_at = Some(now.plus(SOON));
+        }
+    }
+
+    /// Begins the waits for links that are due.
+    pub(super) fn await_links(&mut self, now: Timestamp) {
+        let due = |entry: &Entry| entry.link_at.is_some_and(|at| at <= now);
+        let due: Vec<EniId> = self.enis.iter().filter(|(_, entry)| due(entry)).map(|(id, _)| id.clone()).collect();
+        for eni in due {
+            if let Some(entry) = self.enis.get_mut(&eni) {
+                entry.link_at = None;
+                if entry.stage == Stage::Attached {
+                    self.await_link(&eni, now);
+                }
+            }
+        }
+    }
+
     pub(super) fn link(&mut self, eni: &EniId, result: Result<(), KernelError>, now: Timestamp) {
+        let waits = |running: &Running| matches!(&running.op, Op::AwaitLink { eni: awaited, .. } if awaited == eni);
+        let waits = self.running.values().any(waits);
         let Some(entry) = self.enis.get_mut(eni) else { return };
         match result {
             Ok(()) => entry.link = true,
-            Err(error) if !entry.stage.is_leaving() => {
+            Err(error) if !entry.stage.is_leaving() && !entry.link && !waits => {
                 let text = format!("the kernel never showed the link of {eni}: {error}");
                 let idle = self.ledger.is_idle(eni) && !self.ledger.strays().any(|stray| stray.eni == *eni);
-                if idle {
-                    self.notice(now, "AttachStuck", format!("{text}; it is given back"));
-                    self.release_eni(eni, now);
-                } else {
-                    self.notice(now, "AttachStuck", format!("{text}; pods have its addresses, so it stays"));
-                    self.await_link(eni, now);
+                match entry.hands_off {
+                    None if idle => {
+                        self.notice(now, "AttachStuck", format!("{text}; it is given back"));
+                        self.release_eni(eni, now);
+                        return;
+                    }
+                    None => self.notice(now, "AttachStuck", format!("{text}; pods have its addresses, so it stays")),
+                    Some(because) => self.notice(now, "AttachStuck", format!("{text}; it stays: {because}")),
                 }
             }
             Err(_) => {}
         }
     }
+                self.await_link_soon(eni, now);
 
     pub(super) fn applied(&mut self, picture: HostPicture, result: Result<(), KernelError>, now: Timestamp) {
         if let Err(error) = result {

@@ -23,9 +23,8 @@ use std::time::Duration;
 
 use enipool_pool::budget::Fuse;
 use enipool_pool::capacity::Capacity;
-use enipool_pool::ec2::{Action, Ec2Error, Ec2ErrorKind, Tags};
+use enipool_pool::ec2::{Action, Ec2ErrorKind, Tags};
 use enipool_pool::eni::SETTLING;
-use enipool_pool::imds::ImdsError;
 use enipool_pool::ledger::record::{Record, Recovered, Taken};
 use enipool_pool::ledger::{AttachmentKey, Lease, Ledger, PodRef};
 use enipool_pool::node::{Plan, PlannerMemory};
@@ -36,7 +35,7 @@ use ipnet::Ipv4Net;
 
 use super::config::EffectiveConfig;
 use super::error::AcquireError;
-use super::port::{HostPicture, KernelError};
+use super::port::HostPicture;
 use super::view::{CallCounts, Ec2ErrorView, Notice};
 use entry::{Creation, Entry, Foreign};
 pub use op::{Done, Look, Op, OpId, by_id};
@@ -278,22 +277,7 @@ impl Machine {
     /// Operations that were not started after all, since their records could not be written: as if refused.
     pub fn not_started(&mut self, starts: Vec<(OpId, Op)>, now: Timestamp) {
         for (id, op) in starts {
-            let refusal = |action| {
-                let message = Some("not asked: the journal could not be written".to_owned());
-                Ec2Error { action, kind: Ec2ErrorKind::Credentials, message }
-            };
-            let kernel = || KernelError("not tried: the journal could not be written".to_owned());
-            let done = match (&op, op.action()) {
-                (Op::Look(_), Some(action)) => Done::Enis(Err(refusal(action))),
-                (Op::DescribeSubnets(_), Some(action)) => Done::Subnets(Err(refusal(action))),
-                (Op::Create(_), Some(action)) => Done::Created(Err(refusal(action))),
-                (Op::Attach { .. }, Some(action)) => Done::Attached(Err(refusal(action))),
-                (Op::Assign { .. }, Some(action)) => Done::Assigned(Err(refusal(action))),
-                (_, Some(action)) => Done::Changed(Err(refusal(action))),
-                (Op::Apply(_), None) => Done::Applied(Err(kernel())),
-                (Op::AwaitLink { .. }, None) => Done::Link(Err(kernel())),
-                (_, None) => Done::Hint(Err(ImdsError::Unavailable("not asked".to_owned()))),
-            };
+            let done = op.unheard(Ec2ErrorKind::Credentials, "not asked: the journal could not be written");
             self.done(id, done, now);
         }
     }
@@ -384,6 +368,7 @@ impl Machine {
         .into_iter()
         .flatten()
         .chain(self.enis.values().filter_map(|entry| entry.groups_retry_at))
+        .chain(self.enis.values().filter_map(|entry| entry.link_at))
         .chain(releases)
         .chain(creations)
         .filter(|at| *at > now)

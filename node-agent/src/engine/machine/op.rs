@@ -4,7 +4,7 @@ use std::net::Ipv4Addr;
 use std::time::Duration;
 
 use enipool_pool::ec2::{
-    Action, Assigned, CreateEni, Ec2Error, Eni, EniFilter, EniStatus, Selector, Subnet, Supply, Tags,
+    Action, Assigned, CreateEni, Ec2Error, Ec2ErrorKind, Eni, EniFilter, EniStatus, Selector, Subnet, Supply, Tags,
 };
 use enipool_pool::eni::{TAG_INSTANCE, TAG_INTENT};
 use enipool_pool::imds::{ImdsEni, ImdsError};
@@ -128,6 +128,27 @@ impl Op {
         }
     }
 
+    /// The end of one of which nothing was heard: as far as EC2 goes, with this error.
+    pub(in crate::engine) fn unheard(&self, kind: Ec2ErrorKind, why: &str) -> Done {
+        let kernel = || KernelError(why.to_owned());
+        let Some(action) = self.action() else {
+            return match self {
+                Self::Apply(_) => Done::Applied(Err(kernel())),
+                Self::AwaitLink { .. } => Done::Unheard,
+                _ => Done::Hint(Err(ImdsError::Unavailable(why.to_owned()))),
+            };
+        };
+        let error = Ec2Error { action, kind, message: Some(why.to_owned()) };
+        match self {
+            Self::Look(_) => Done::Enis(Err(error)),
+            Self::DescribeSubnets(_) => Done::Subnets(Err(error)),
+            Self::Create(_) => Done::Created(Err(error)),
+            Self::Attach { .. } => Done::Attached(Err(error)),
+            Self::Assign { .. } => Done::Assigned(Err(error)),
+            _ => Done::Changed(Err(error)),
+        }
+    }
+
     /// In words, for status and logs.
     pub fn text(&self) -> String {
         match self {
@@ -171,6 +192,8 @@ pub enum Done {
     Changed(Result<(), Ec2Error>),
     Applied(Result<(), KernelError>),
     Link(Result<(), KernelError>),
+    /// It says nothing, and changed nothing: a wait that was not begun, or that broke off.
+    Unheard,
     Hint(Result<Vec<ImdsEni>, ImdsError>),
 }
 
