@@ -103,7 +103,7 @@ pub fn role(eni: &Eni, instance: &InstanceId, manage_untagged: bool) -> Role {
         InterfaceType::Efa => return Role::Foreign("it is an Elastic Fabric Adapter"),
         InterfaceType::Other => return Role::Foreign("another AWS service made it"),
     }
-    if eni.tags.get(TAG_NO_MANAGE).is_some_and(|value| value.eq_ignore_ascii_case("true")) {
+    if is_no_manage(eni) {
         return Role::Foreign("its tag no_manage says so");
     }
     match eni.tags.get(TAG_INSTANCE) {
@@ -112,6 +112,11 @@ pub fn role(eni: &Eni, instance: &InstanceId, manage_untagged: bool) -> Role {
         None if manage_untagged => Role::Pods,
         None => Role::Foreign("it has no tag of the pool"),
     }
+}
+
+/// Whether a person said: hands off.
+pub fn is_no_manage(eni: &Eni) -> bool {
+    eni.tags.get(TAG_NO_MANAGE).is_some_and(|value| value.eq_ignore_ascii_case("true"))
 }
 
 /// Tags of a new interface. `extra` cannot replace those that the pool lives by.
@@ -142,6 +147,7 @@ pub fn tags(
 /// Whether an unattached interface is a leftover of this instance: made for it, by an intent that nobody remembers.
 pub fn is_orphan(eni: &Eni, instance: &InstanceId, remembered: impl Fn(&EniId) -> bool) -> bool {
     eni.attachment.is_none()
+        && !is_no_manage(eni)
         && eni.tags.get(TAG_INSTANCE).is_some_and(|owner| owner == instance.as_str())
         && eni.tags.contains_key(TAG_INTENT)
         && !remembered(&eni.id)
@@ -254,6 +260,7 @@ mod tests {
         assert!(orphan(&unattached(|_| {})));
         assert!(!is_orphan(&unattached(|_| {}), &me(), |_| true), "one that is remembered is under way");
         assert!(!orphan(&ours()), "it is attached");
+        assert!(!orphan(&unattached(|eni| drop(eni.tags.insert(TAG_NO_MANAGE.into(), "true".into())))), "hands off");
         assert!(!orphan(&unattached(|eni| drop(eni.tags.remove(TAG_INTENT)))), "made by something else");
         assert!(!orphan(&unattached(|eni| drop(eni.tags.insert(TAG_INSTANCE.into(), "i-2".into())))));
     }

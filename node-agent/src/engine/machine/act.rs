@@ -12,11 +12,14 @@ use enipool_pool::node::{self as planner, Planned};
 use enipool_pool::targets::Operations;
 use enipool_pool::{ClientToken, EniId, Prefix, SecurityGroupId, SubnetId, Timestamp};
 
-use super::entry::{Creation, Stage};
+use super::entry::{Creation, Entry, Stage};
 use super::{HINT_EVERY, Look, Machine, Op};
 
 /// First and longest pause between two tries of a release or a creation.
 const RETRY: (Duration, Duration) = (Duration::from_secs(1), Duration::from_secs(60));
+/// An interface is detached only if EC2 has told of it, with its tags, within this time: longer than the planner's pause
+/// between two rounds of giving back.
+const LATELY: Duration = Duration::from_secs(120);
 /// First pause after a failed look, and the longest.
 const LOOK_AGAIN: (Duration, Duration) = (Duration::from_secs(1), Duration::from_secs(60));
 
@@ -79,6 +82,7 @@ impl Machine {
             planner::Action::Create { subnet, device_index, supply } => self.intend(subnet, device_index, supply, now),
             planner::Action::Attach { eni, device_index } => self.attach(&eni, device_index, now),
             planner::Action::Unassign { eni, singles, prefixes } => self.unassign(&eni, singles, &prefixes, now),
+            planner::Action::Release { eni } if self.may_be_marked(&eni, now) => self.look_at(now),
             planner::Action::Release { eni } => self.release_eni(&eni, now),
             planner::Action::SetDeleteOnTermination { eni } => {
                 let attachment = self.enis.get(&eni).and_then(|entry| entry.attachment.clone());
@@ -163,10 +167,18 @@ impl Machine {
         self.start(Op::Unassign { eni: eni.clone(), addresses, prefixes: taken_prefixes }, now);
     }
 
-    /// Begins the end of an interface, if no pod has an address of it and none rests.
+    /// Whether somebody may have marked the attached interface `no_manage` since EC2 last told of it. Nothing else asks for
+    /// so long; what the planner wants it wants again after the answer.
+    fn may_be_marked(&self, eni: &EniId, now: Timestamp) -> bool {
+        let entry = self.enis.get(eni).filter(|entry| entry.stage.is_attached());
+        entry.is_some_and(|entry| now.since(entry.looked_at) > LATELY)
+    }
+
+    /// Begins the end of an interface, if it is ours, no pod has an address of it and none rests.
     pub(super) fn release_eni(&mut self, eni: &EniId, now: Timestamp) {
         let members: Vec<Ipv4Addr> = self.ledger.addresses(eni).into_iter().map(|view| view.address).collect();
-        let fixed = self.enis.get(eni).is_none_or(|entry| entry.is_primary() || entry.stage.is_leaving());
+        let fixed = |entry: &Entry| entry.is_primary() || entry.stage.is_leaving() || entry.hands_off.is_some();
+        let fixed = self.enis.get(eni).is_none_or(fixed);
         if fixed || self.ledger.strays().any(|stray| stray.eni == *eni) || self.ledger.withdraw(&members, now).is_err()
         {
             return;
@@ -267,6 +279,7 @@ impl Machine {
         for eni in leaving.iter().filter(|_| !no_cloud) {
             self.push_release(eni, now);
         }
+        self.await_links(now);
         self.look_if_due(now);
         if !no_cloud {
             self.set_security_groups(now);
@@ -279,7 +292,6 @@ impl Machine {
                 && !self.running.values().any(|running| running.op.action().is_some() || running.op == Op::Hint)
                 && self.enis.values().all(|entry| now.since(entry.changed_at) > SETTLING);
             if quiet {
-        self.await_links(now);
                 self.start(Op::Hint, now);
             }
         }

@@ -113,6 +113,7 @@ impl Machine {
         }
         let mut entry = Entry::new(Holdings::of(eni), Stage::Detached, now);
         entry.intent = Some(id.clone());
+        entry.looked_at = now;
         entry.security_groups = Some(eni.security_groups.iter().cloned().collect());
         let attached_here = eni.attachment.as_ref().filter(|a| a.instance.as_ref() == Some(&self.me.instance)).cloned();
         self.have_left_for(&eni.id, &Slots::of(&entry.holdings));

@@ -45,6 +45,8 @@ pub(super) struct Entry {
     pub(super) since: Timestamp,
     /// When our last change of it ended: answers about earlier moments may be stale.
     pub(super) changed_at: Timestamp,
+    /// When EC2 was last asked about it, of the answers that came: what people do to it is seen with these.
+    pub(super) looked_at: Timestamp,
     /// A conclusive look is owed: a change ended without our knowing how, or an answer contradicts.
     pub(super) doubtful: bool,
     /// The intent that made it, until fulfilled.
@@ -57,10 +59,10 @@ pub(super) struct Entry {
     pub(super) hands_off: Option<&'static str>,
     /// The kernel shows its link.
     pub(super) link: bool,
-    /// When to try the next step of its release again, and how often that failed.
-    pub(super) retry_at: Option<Timestamp>,
     /// When to begin to wait for its link again.
     pub(super) link_at: Option<Timestamp>,
+    /// When to try the next step of its release again, and how often that failed.
+    pub(super) retry_at: Option<Timestamp>,
     pub(super) failures: u32,
 }
 
@@ -73,16 +75,17 @@ impl Entry {
             delete_on_termination: false,
             since: now,
             changed_at: now,
+            looked_at: Timestamp(0),
             doubtful: false,
             intent: None,
             security_groups: None,
             groups_retry_at: None,
             hands_off: None,
             link: false,
+            link_at: None,
             retry_at: None,
             failures: 0,
         }
-            link_at: None,
     }
 
     pub(super) fn is_primary(&self) -> bool {

@@ -7,8 +7,8 @@ use enipool_pool::eni::Holdings;
 use enipool_pool::{EniId, Prefix, SubnetId, Timestamp};
 
 use super::complete::SOON;
-use super::entry::{Slots, Stage};
-use super::{LINK_TIMEOUT, Machine, Op};
+use super::entry::{Entry, Slots, Stage};
+use super::{LINK_TIMEOUT, Machine, Op, Running};
 use crate::engine::port::{HostPicture, KernelError};
 
 impl Machine {
@@ -45,7 +45,7 @@ impl Machine {
     }
 
     pub(super) fn await_link(&mut self, eni: &EniId, now: Timestamp) {
-        if let Some(entry) = self.enis.get(eni)
+        if let Some(entry) = self.enis.get_mut(eni)
             && !entry.link
         {
             entry.link_at = None;
@@ -79,6 +79,10 @@ impl Machine {
         let waits = |running: &Running| matches!(&running.op, Op::AwaitLink { eni: awaited, .. } if awaited == eni);
         let waits = self.running.values().any(waits);
         let Some(entry) = self.enis.get_mut(eni) else { return };
+        if !entry.stage.is_attached() {
+            // Taken off in the meantime; should it come back, it is waited for anew.
+            return;
+        }
         match result {
             Ok(()) => entry.link = true,
             Err(error) if !entry.stage.is_leaving() && !entry.link && !waits => {
@@ -93,11 +97,11 @@ impl Machine {
                     None => self.notice(now, "AttachStuck", format!("{text}; pods have its addresses, so it stays")),
                     Some(because) => self.notice(now, "AttachStuck", format!("{text}; it stays: {because}")),
                 }
+                self.await_link_soon(eni, now);
             }
             Err(_) => {}
         }
     }
-                self.await_link_soon(eni, now);
 
     pub(super) fn applied(&mut self, picture: HostPicture, result: Result<(), KernelError>, now: Timestamp) {
         if let Err(error) = result {

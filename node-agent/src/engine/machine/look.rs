@@ -5,7 +5,7 @@
 use std::collections::BTreeSet;
 
 use enipool_pool::ec2::{Ec2Error, Eni};
-use enipool_pool::eni::{Holdings, Role, SETTLING, is_orphan, merge, role};
+use enipool_pool::eni::{Holdings, Role, SETTLING, is_no_manage, is_orphan, merge, role};
 use enipool_pool::imds::{ImdsEni, ImdsError};
 use enipool_pool::ledger::AddressState;
 use enipool_pool::ledger::record::Record;
@@ -96,7 +96,15 @@ impl Machine {
             return;
         }
         self.foreign.remove(&eni.id);
+        self.take_in(eni, None, now);
+    }
+
+    /// Begins to keep an attached interface: for pods, or, if it is not ours to change, for the pods that it has.
+    pub(super) fn take_in(&mut self, eni: &Eni, hands_off: Option<&'static str>, now: Timestamp) {
+        let Some(attachment) = &eni.attachment else { return };
         let mut entry = Entry::new(Holdings::of(eni), Stage::Attached, now);
+        entry.hands_off = hands_off;
+        entry.looked_at = now;
         entry.attachment = Some(attachment.id.clone());
         entry.delete_on_termination = attachment.delete_on_termination;
         entry.security_groups = Some(eni.security_groups.iter().cloned().collect());
@@ -122,6 +130,7 @@ impl Machine {
             self.look_at(now.plus(SETTLING));
             return;
         }
+        entry.looked_at = asked_at;
         let here = eni.attachment.as_ref().filter(|a| a.instance.as_ref() == Some(&self.me.instance));
         let settled = entry.changed_at.plus(SETTLING);
         let conclusive = asked_at >= settled;
@@ -156,10 +165,15 @@ impl Machine {
                 entry.stage = Stage::Deleting;
                 entry.retry_at = Some(now);
             }
+            None if entry.stage == Stage::Detached && is_no_manage(eni) => {
+                self.notice(now, "HandsOff", format!("{id} is left alone from now on: its tag no_manage says so"));
+                self.eni_gone(id, now);
+                return;
+            }
             None => {}
         }
         self.merge_addresses(eni, asked_at, now);
-        self.reconsider_role(eni, now);
+        self.reconsider_role(eni, conclusive, now);
         if let Some(entry) = self.enis.get_mut(id)
             && entry.doubtful
         {
@@ -178,12 +192,13 @@ impl Machine {
         }
         self.doubt_taken(&eni.id, asked_at);
         self.merge_addresses(eni, asked_at, now);
-        self.reconsider_role(eni, now);
-        if let Some(entry) = self.enis.get_mut(&eni.id)
-            && asked_at >= entry.changed_at.plus(SETTLING)
-        {
+        let Some(entry) = self.enis.get_mut(&eni.id) else { return };
+        entry.looked_at = asked_at;
+        let conclusive = asked_at >= entry.changed_at.plus(SETTLING);
+        if conclusive {
             entry.doubtful = false;
         }
+        self.reconsider_role(eni, conclusive, now);
         self.await_link(&eni.id, now);
     }
 
@@ -245,18 +260,23 @@ impl Machine {
         }
     }
 
-    /// People may mark an interface `no_manage`, or take the mark off, while we have it.
-    fn reconsider_role(&mut self, eni: &Eni, now: Timestamp) {
-        if eni.attachment.is_none() || eni.tags.is_empty() {
+    /// People may mark an interface `no_manage`, or take the mark off, while we have it, or change their mind about those
+    /// without tags. Tags may come later than the rest of a young one.
+    fn reconsider_role(&mut self, eni: &Eni, conclusive: bool, now: Timestamp) {
+        if eni.attachment.is_none() {
             return;
         }
-        let hands_off = match role(eni, &self.me.instance, true) {
+        let hands_off = match role(eni, &self.me.instance, self.config.manage_untagged) {
             Role::Pods => None,
             Role::Foreign(because) => Some(because),
         };
         let Some(entry) = self.enis.get_mut(&eni.id) else { return };
         if entry.hands_off == hands_off || entry.stage.is_leaving() {
             return;
+        }
+        if eni.tags.is_empty() && !conclusive {
+            let settled = entry.changed_at.plus(SETTLING);
+            return self.look_at(settled);
         }
         entry.hands_off = hands_off;
         let open = entry.stage == Stage::Ready && hands_off.is_none();
@@ -282,13 +302,37 @@ impl Machine {
                 entry.retry_at = Some(now);
             }
             Stage::Deleting => {}
-            _ => {
+            Stage::Attached | Stage::Ready => {
                 let leases = self.ledger.counts(id).map_or(0, |counts| counts.assigned);
-                let text = format!("{id} is no longer attached to this instance; {leases} pods had addresses of it");
-                self.notice(now, "VanishedENI", text);
+                let theirs = entry.hands_off.is_some();
+                self.detached_by_hand(id, leases, now);
+                if theirs {
+                    self.eni_gone(id, now);
+                }
+            }
+            Stage::Detached | Stage::Attaching => {
+                tracing::warn!(eni = %id, "it does not exist any more");
                 self.eni_gone(id, now);
             }
         }
+    }
+
+    /// Somebody took it off the instance. Whether it still exists, one look by its id tells: then it is attached again or
+    /// deleted, as the node needs it.
+    pub(super) fn detached_by_hand(&mut self, id: &EniId, pods: u32, now: Timestamp) {
+        let text = format!("{id} is no longer attached to this instance; {pods} pods had addresses of it");
+        self.notice(now, "VanishedENI", text);
+        let Some(entry) = self.enis.get_mut(id) else { return };
+        entry.stage = Stage::Detached;
+        entry.attachment = None;
+        entry.delete_on_termination = false;
+        entry.holdings.device_index = None;
+        entry.link = false;
+        entry.link_at = None;
+        entry.doubtful = true;
+        self.ledger.set_open(id, false);
+        self.record_holdings(id);
+        self.look_at(now);
     }
 
     /// Unattached interfaces made for this instance that nobody remembers are deleted.

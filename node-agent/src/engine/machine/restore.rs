@@ -6,7 +6,7 @@ use std::time::Duration;
 
 use enipool_pool::budget::Fuse;
 use enipool_pool::ec2::Eni;
-use enipool_pool::eni::{Holdings, SETTLING};
+use enipool_pool::eni::{Holdings, Role, SETTLING, role};
 use enipool_pool::imds::ImdsEni;
 use enipool_pool::ledger::record::{Record, Recovered, VERSION};
 use enipool_pool::ledger::{AttachmentKey, Ledger, PodRef};
@@ -97,13 +97,13 @@ impl Machine {
             machine.notice(now, "AddressTwice", text);
         }
         match &described {
-            Described::By(described) => machine.restore_enis(&recovered, described, asked_at, now),
+            Described::By(described) => machine.restore_enis(&recovered, described, &host, asked_at, now),
             Described::NotYet(hints) => machine.restore_blindly(&recovered, hints, now),
         }
         machine.restore_creations(&recovered, now);
         machine.restore_pods(&host, now);
         for (id, entry) in &mut machine.enis {
-            entry.link = host.links.contains(&entry.holdings.mac);
+            entry.link = entry.stage.is_attached() && host.links.contains(&entry.holdings.mac);
             machine.ledger.set_open(id, false);
         }
         // Waits that were begun above for links that are there need not be.
@@ -122,13 +122,23 @@ impl Machine {
         machine
     }
 
-    fn restore_enis(&mut self, recovered: &Recovered, described: &[Eni], asked_at: Timestamp, now: Timestamp) {
+    fn restore_enis(
+        &mut self,
+        recovered: &Recovered,
+        described: &[Eni],
+        host: &HostView,
+        asked_at: Timestamp,
+        now: Timestamp,
+    ) {
         // What is gone for good may still show in a stale answer.
         let (known, unknown): (Vec<_>, Vec<_>) = described
             .iter()
             .filter(|eni| eni.attachment.is_some())
             .filter(|eni| self.gone.get(&eni.id).is_none_or(|at| asked_at >= at.plus(SETTLING)))
-            .partition(|eni| recovered.holdings.contains_key(&eni.id) && !self.is_foreign(eni));
+            .partition(|eni| {
+                let stays = recovered.leases.values().any(|lease| lease.eni == eni.id);
+                recovered.holdings.contains_key(&eni.id) && (stays || self.foreign_because(eni).is_none())
+            });
         // First what the journal knows of all, then what EC2 adds to it: what one has got another may have lost.
         for eni in &known {
             if let Some((holdings, at)) = recovered.holdings.get(&eni.id) {
@@ -144,7 +154,14 @@ impl Machine {
             self.merge_start(eni, asked_at, now);
         }
         for eni in unknown {
-            self.meet(eni, now);
+            match self.foreign_because(eni) {
+                // Its pods run on, whoever made them: without our part of the host they would be cut off.
+                Some(because) if has_pods(eni, host) => {
+                    self.notice(now, "HandsOff", format!("{} is left alone, but for its pods: {because}", eni.id));
+                    self.take_in(eni, Some(because), now);
+                }
+                _ => self.meet(eni, now),
+            }
         }
     }
 
@@ -177,19 +194,22 @@ impl Machine {
             entry.intent = intent_of(recovered, id).filter(|_| stage == Stage::Detached);
             self.enis.insert(id.clone(), entry);
             self.ledger.add_eni(id, index);
-            if stage == Stage::Attached {
+            if !releasing {
                 self.enter_all(id);
                 self.doubt_taken(id, *at);
+            }
+            if stage == Stage::Attached {
                 self.await_link(id, now);
             }
         }
     }
 
-    fn is_foreign(&self, eni: &Eni) -> bool {
-        matches!(
-            enipool_pool::eni::role(eni, &self.me.instance, self.config.manage_untagged),
-            enipool_pool::eni::Role::Foreign(_)
-        )
+    /// Why the interface is not ours.
+    fn foreign_because(&self, eni: &Eni) -> Option<&'static str> {
+        match role(eni, &self.me.instance, self.config.manage_untagged) {
+            Role::Pods => None,
+            Role::Foreign(because) => Some(because),
+        }
     }
 
     /// An interface that the journal knows and EC2 shows.
@@ -248,21 +268,22 @@ impl Machine {
         } else if holdings.device_index.is_none() {
             entry.doubtful = true;
             self.look_at(now);
-        } else {
-            let pods = recovered.leases.values().filter(|lease| lease.eni == *id).count();
-            let text = format!("{id} is no longer attached to this instance; {pods} pods had addresses of it");
-            self.notice(now, "VanishedENI", text);
-            self.gone.insert(id.clone(), now);
-            return;
         }
         let index = entry.holdings.device_index.unwrap_or_default();
-        let attached = entry.stage == Stage::Attached;
+        let (attached, leaving) = (entry.stage == Stage::Attached, entry.stage.is_leaving());
+        let vanished = entry.stage == Stage::Detached && entry.holdings.device_index.is_some();
         self.enis.insert(id.clone(), entry);
         self.ledger.add_eni(id, index);
-        if attached {
+        if !leaving {
+            // Also of one that is not attached: its pods keep it from being deleted, and bring it back.
             self.enter_all(id);
             self.doubt_taken(id, asked_at);
+        }
+        if attached {
             self.await_link(id, now);
+        } else if vanished {
+            let pods = recovered.leases.values().filter(|lease| lease.eni == *id).count();
+            self.detached_by_hand(id, u32::try_from(pods).unwrap_or(u32::MAX), now);
         }
     }
 
@@ -317,6 +338,13 @@ impl Machine {
     pub fn opening(&self, now: Timestamp) -> Record {
         Record::Opened { version: VERSION, instance: self.me.instance.clone(), at: now }
     }
+}
+
+/// Whether the kernel shows pods with addresses of an interface of the default network card.
+fn has_pods(eni: &Eni, host: &HostView) -> bool {
+    let holdings = Holdings::of(eni);
+    let usable = eni.attachment.as_ref().is_some_and(|attachment| attachment.network_card == 0);
+    usable && host.pods.iter().any(|pod| holdings.contains(pod.address))
 }
 
 /// The intent that made an interface and is not known to be fulfilled.
