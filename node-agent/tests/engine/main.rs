@@ -3,10 +3,12 @@
 #![allow(clippy::unwrap_used, clippy::panic, reason = "a test ends where something unexpected happens")]
 
 mod adoption;
+mod by_hand;
 mod class;
 mod idle;
 mod node;
 mod restart;
+mod refusals;
 #[path = "../sim/mod.rs"]
 mod sim;
 mod strays;

@@ -7,13 +7,14 @@ use std::sync::atomic::{AtomicBool, Ordering};
 use std::sync::{Arc, Mutex};
 use std::time::Duration;
 
-use ec2_sim::model::request::{Assign, RunInstances, Wanted};
+use ec2_sim::model::request::{Assign, CreateInterface, RunInstances, Wanted};
 use ec2_sim::{Model, Request, Response, SharedModel, SimConfig, SimEc2};
 use enipool_agent::engine::{
-    self, AttachmentKey, Clock, EffectiveConfig, EngineConfig, HostPicture, HostPod, HostView, Kernel, KernelError,
-    Lease, Phase, PodRef, Pool,
+    self, AttachmentKey, Clock, EffectiveConfig, EngineConfig, EniView, HostEni, HostPicture, HostPod, HostView,
+    Kernel, KernelError, Lease, Phase, PodRef, Pool,
 };
-use enipool_pool::ec2::{CreateEni, Ec2, Supply};
+use enipool_pool::ec2::{CreateEni, Ec2, InterfaceType, Supply};
+use enipool_pool::eni::{TAG_INSTANCE, TAG_NO_MANAGE};
 use enipool_pool::imds::{Imds, ImdsEni, ImdsError, InstanceIdentity};
 use enipool_pool::{ClientToken, EniId, InstanceId, InstanceType, MacAddress, SubnetId};
 use tokio_util::sync::CancellationToken;
@@ -73,6 +74,8 @@ pub(crate) struct SimKernel {
     instance: InstanceId,
     pods: Arc<Mutex<Vec<HostPod>>>,
     refuses: Arc<AtomicBool>,
+    panics: Arc<AtomicBool>,
+    picture: Arc<Mutex<HostPicture>>,
 }
 
 impl SimKernel {
@@ -89,14 +92,33 @@ impl SimKernel {
         self.refuses.store(refuses, Ordering::Relaxed);
     }
 
+    /// The next set-up ends in a panic.
+    pub(crate) fn panic_once(&self) {
+        self.panics.store(true, Ordering::Relaxed);
+    }
+
+    /// Whether it is set up for the address on that interface.
+    pub(crate) fn serves(&self, lease: &Lease) -> bool {
+        let picture = self.picture.lock().unwrap();
+        let held = |eni: &HostEni| {
+            eni.addresses.contains(&lease.address) || eni.prefixes.iter().any(|p| p.contains(lease.address))
+        };
+        picture.enis.iter().any(|eni| eni.id == lease.eni && held(eni))
+    }
+
     fn links(&self) -> BTreeSet<MacAddress> {
         sim::links(&self.shared, &self.instance)
     }
 }
 
 impl Kernel for SimKernel {
-    async fn apply(&self, _: &HostPicture) -> Result<(), KernelError> {
-        if self.refuses.load(Ordering::Relaxed) { Err(KernelError("it is told to refuse".into())) } else { Ok(()) }
+    async fn apply(&self, picture: &HostPicture) -> Result<(), KernelError> {
+        assert!(!self.panics.swap(false, Ordering::Relaxed), "it is told to panic");
+        if self.refuses.load(Ordering::Relaxed) {
+            return Err(KernelError("it is told to refuse".into()));
+        }
+        *self.picture.lock().unwrap() = picture.clone();
+        Ok(())
     }
 
     async fn observe(&self) -> Result<HostView, KernelError> {
@@ -147,6 +169,8 @@ impl Node {
             instance: instance.clone(),
             pods: Arc::default(),
             refuses: Arc::default(),
+            panics: Arc::default(),
+            picture: Arc::default(),
         };
         let dir = tempfile::tempdir().unwrap();
         let journal = dir.path().join("journal");
@@ -211,6 +235,66 @@ impl Node {
         let eni = person.create_network_interface(&request).await.unwrap();
         person.attach_network_interface(&eni.id, &self.instance, device_index).await.unwrap();
         eni.id
+    }
+
+    /// A person attaches an interface of some kind that carries the pool's own tag.
+    pub(crate) async fn attach_of_kind(&self, kind: InterfaceType, device_index: u32) -> EniId {
+        let subnet = self.shared.with(|model| model.subnets().next().unwrap().info.id.clone());
+        let create = CreateInterface {
+            subnet: Some(subnet),
+            interface_type: Some(kind),
+            tags: [(TAG_INSTANCE.to_owned(), self.instance.to_string())].into(),
+            ..CreateInterface::default()
+        };
+        let reply = self.shared.with(|model| model.call("person", &Request::CreateNetworkInterface(create)));
+        let Ok(Response::Interface(eni)) = reply.result else { panic!("no interface") };
+        let person = SimEc2::new(self.shared.clone(), "person");
+        person.attach_network_interface(&eni.id, &self.instance, device_index).await.unwrap();
+        eni.id
+    }
+
+    /// A person takes the interface off the instance.
+    pub(crate) async fn detach_by_hand(&self, eni: &EniId) {
+        let attachment = |model: &mut Model| model.interface(eni)?.attachment.as_ref().map(|a| a.id.clone());
+        let attachment = self.shared.with(attachment).unwrap();
+        SimEc2::new(self.shared.clone(), "person").detach_network_interface(&attachment, true).await.unwrap();
+    }
+
+    /// A person deletes it, whatever pods it has.
+    pub(crate) async fn delete_by_hand(&self, eni: &EniId) {
+        self.detach_by_hand(eni).await;
+        tokio::time::sleep(Duration::from_secs(1)).await;
+        SimEc2::new(self.shared.clone(), "person").delete_network_interface(eni).await.unwrap();
+    }
+
+    /// A person says: hands off.
+    pub(crate) async fn mark_no_manage(&self, eni: &EniId) {
+        let tags = [(TAG_NO_MANAGE.to_owned(), "true".to_owned())].into();
+        SimEc2::new(self.shared.clone(), "person").create_tags(eni, &tags).await.unwrap();
+    }
+
+    /// Whether EC2 has it attached to the instance.
+    pub(crate) fn is_attached(&self, eni: &EniId) -> bool {
+        self.shared.with(|model| {
+            let attachment = model.interface(eni).and_then(|eni| eni.attachment.as_ref());
+            attachment.is_some_and(|attachment| attachment.instance == self.instance)
+        })
+    }
+
+    /// The interface as the pool shows it.
+    pub(crate) fn view(&self, eni: &EniId) -> Option<EniView> {
+        self.pool.snapshot().borrow().enis.iter().find(|view| view.id == *eni).cloned()
+    }
+
+    /// The pods' leases on that interface, by pod.
+    pub(crate) fn leases_on(&self, eni: &EniId) -> Vec<(AttachmentKey, Lease)> {
+        let all = self.pool.attachments().into_iter();
+        all.filter(|(_, _, lease)| lease.eni == *eni).map(|(key, _, lease)| (key, lease)).collect()
+    }
+
+    /// Whether a person has been told something of this kind.
+    pub(crate) fn has_told(&self, kind: &str) -> bool {
+        self.pool.snapshot().borrow().notices.iter().any(|notice| notice.kind == kind)
     }
 
     /// A person takes an address from its interface.

@@ -1,0 +1,250 @@
+//! What people do to interfaces while the pool has them: taken off, deleted, marked `no_manage`, of a kind that is not the
+//! pool's.
+
+use std::time::Duration;
+
+use ec2_sim::SimConfig;
+use enipool_agent::engine::{EffectiveConfig, EniState};
+use enipool_pool::EniId;
+use enipool_pool::ec2::InterfaceType;
+use enipool_pool::eni::TAG_NO_MANAGE;
+
+use crate::node::{Node, key, pod};
+use crate::{in_seconds, warm_ips};
+
+/// An m5.large with twelve pods: nine on the primary, three on a second interface, which is answered too.
+async fn with_two_interfaces() -> (Node, EniId) {
+    let node = Node::start(SimConfig::instant(), "m5.large", warm_ips(0)).await;
+    for n in 0..12 {
+        node.pool.acquire(key(n), pod(n), in_seconds(60)).await.unwrap();
+    }
+    node.settle().await;
+    let second = node.pool.snapshot().borrow().enis[1].id.clone();
+    assert_eq!(node.leases_on(&second).len(), 3);
+    (node, second)
+}
+
+async fn within(seconds: u64, mut what: impl FnMut() -> bool) -> bool {
+    for _ in 0..seconds {
+        if what() {
+            return true;
+        }
+        tokio::time::sleep(Duration::from_secs(1)).await;
+    }
+    what()
+}
+
+/// The interface is gone, its pods have their leases, and the pool goes on.
+async fn check_vanished(node: &Node, gone: &EniId) {
+    assert!(within(600, || node.pool.snapshot().borrow().strays.len() == 3).await, "nobody notices");
+    assert_eq!(node.view(gone), None);
+    assert!(node.has_told("VanishedENI"));
+    assert_eq!(node.pool.attachments().len(), 12);
+    let strays: Vec<_> = node.leases_on(gone).into_iter().map(|(_, lease)| lease.address).collect();
+    let next = node.pool.acquire(key(12), pod(12), in_seconds(120)).await.unwrap();
+    assert!(!strays.contains(&next.address), "that one is a running pod's");
+    assert_eq!(node.interfaces(), 2, "the primary and a new one");
+}
+
+#[tokio::test(start_paused = true)]
+async fn an_interface_that_somebody_deletes_is_forgotten_and_its_pods_keep_their_leases() {
+    let (node, second) = with_two_interfaces().await;
+    tokio::time::sleep(Duration::from_secs(60)).await;
+    node.delete_by_hand(&second).await;
+    check_vanished(&node, &second).await;
+}
+
+#[tokio::test(start_paused = true)]
+async fn an_interface_that_somebody_deletes_while_the_agent_is_down_is_forgotten_too() {
+    let (mut node, second) = with_two_interfaces().await;
+    node.kill();
+    tokio::time::sleep(Duration::from_secs(60)).await;
+    node.delete_by_hand(&second).await;
+    node.restart(warm_ips(0)).await;
+    check_vanished(&node, &second).await;
+}
+
+/// The same interface serves the same pods again.
+async fn check_back(node: &Node, eni: &EniId) {
+    let back = || node.view(eni).is_some_and(|view| view.state == EniState::Ready) && node.is_attached(eni);
+    assert!(within(600, back).await, "{:?}", node.view(eni));
+    assert!(node.has_told("VanishedENI"));
+    let leases = node.leases_on(eni);
+    assert_eq!(leases.len(), 3);
+    assert!(leases.iter().all(|(_, lease)| node.kernel.serves(lease)));
+    assert_eq!((node.interfaces(), node.calls_of("CreateNetworkInterface")), (2, 1));
+    assert!(node.pool.snapshot().borrow().strays.is_empty());
+}
+
+#[tokio::test(start_paused = true)]
+async fn an_interface_with_pods_that_somebody_takes_off_is_attached_again() {
+    let (node, second) = with_two_interfaces().await;
+    tokio::time::sleep(Duration::from_secs(60)).await;
+    node.detach_by_hand(&second).await;
+    assert!(within(600, || node.has_told("VanishedENI")).await, "nobody notices");
+    check_back(&node, &second).await;
+}
+
+#[tokio::test(start_paused = true)]
+async fn an_interface_with_pods_that_somebody_takes_off_while_the_agent_is_down_is_attached_again() {
+    let (mut node, second) = with_two_interfaces().await;
+    node.kill();
+    tokio::time::sleep(Duration::from_secs(60)).await;
+    node.detach_by_hand(&second).await;
+    node.restart(warm_ips(0)).await;
+    check_back(&node, &second).await;
+}
+
+#[tokio::test(start_paused = true)]
+async fn an_interface_that_nobody_needs_and_somebody_takes_off_is_deleted() {
+    let (mut node, second) = with_two_interfaces().await;
+    for (key, _) in node.leases_on(&second) {
+        node.pool.release(&key).unwrap();
+    }
+    node.kill();
+    tokio::time::sleep(Duration::from_secs(60)).await;
+    node.detach_by_hand(&second).await;
+    node.restart(warm_ips(0)).await;
+    assert!(within(600, || node.interfaces() == 1).await, "it lies about");
+    assert_eq!(node.view(&second), None);
+}
+
+#[tokio::test(start_paused = true)]
+async fn an_interface_taken_off_and_marked_no_manage_is_left_to_whoever_did_that() {
+    let (node, second) = with_two_interfaces().await;
+    tokio::time::sleep(Duration::from_secs(60)).await;
+    node.mark_no_manage(&second).await;
+    node.detach_by_hand(&second).await;
+    assert!(within(600, || node.view(&second).is_none()).await, "{:?}", node.view(&second));
+    tokio::time::sleep(Duration::from_secs(3600)).await;
+    assert!(!node.is_attached(&second));
+    assert_eq!(node.interfaces(), 2, "nor is it deleted");
+    assert_eq!(node.leases_on(&second).len(), 3);
+}
+
+#[tokio::test(start_paused = true)]
+async fn an_interface_attached_with_no_manage_is_never_touched() {
+    let node = Node::start(SimConfig::instant(), "m5.large", warm_ips(0)).await;
+    let theirs = node.attach_by_hand(1, &[(TAG_NO_MANAGE, "true")]).await;
+    for n in 0..18 {
+        node.pool.acquire(key(n), pod(n), in_seconds(120)).await.unwrap();
+    }
+    for n in 0..18 {
+        node.pool.release(&key(n)).unwrap();
+    }
+    tokio::time::sleep(Duration::from_secs(3600)).await;
+    let view = node.view(&theirs).unwrap();
+    assert_eq!((view.state, view.unmanaged_because), (EniState::Unmanaged, Some("its tag no_manage says so")));
+    assert!(node.is_attached(&theirs));
+    assert_eq!(node.interfaces(), 2, "ours ran empty and went");
+
+    node.detach_by_hand(&theirs).await;
+    assert!(within(600, || node.view(&theirs).is_none()).await, "its place counts as taken for ever");
+}
+
+#[tokio::test(start_paused = true)]
+async fn trunks_and_elastic_fabric_adapters_are_never_touched_even_with_the_pools_tag() {
+    for kind in [InterfaceType::Trunk, InterfaceType::Efa] {
+        let mut node = Node::start(SimConfig::instant(), "m5.large", warm_ips(0)).await;
+        let special = node.attach_of_kind(kind, 1).await;
+        node.kill();
+        node.restart(warm_ips(0)).await;
+        for n in 0..18 {
+            node.pool.acquire(key(n), pod(n), in_seconds(120)).await.unwrap();
+        }
+        assert_eq!(node.leases_on(&special).len(), 0);
+        let view = node.view(&special).unwrap();
+        assert_eq!((view.state, view.gives), (EniState::Unmanaged, false), "{kind:?}");
+        for n in 0..18 {
+            node.pool.release(&key(n)).unwrap();
+        }
+        tokio::time::sleep(Duration::from_secs(3600)).await;
+        assert!(node.is_attached(&special), "{kind:?}");
+        assert_eq!(node.interfaces(), 2);
+    }
+}
+
+#[tokio::test(start_paused = true)]
+async fn an_interface_marked_no_manage_while_we_have_it_is_not_detached_when_it_runs_empty() {
+    let (node, second) = with_two_interfaces().await;
+    tokio::time::sleep(Duration::from_secs(600)).await;
+    node.mark_no_manage(&second).await;
+    let (last, rest) = { node.leases_on(&second).split_first().map(|(a, b)| (a.clone(), b.to_vec())) }.unwrap();
+    for (key, _) in rest {
+        node.pool.release(&key).unwrap();
+    }
+    tokio::time::sleep(Duration::from_secs(600)).await;
+    assert!(node.kernel.serves(&last.1), "its pod runs on");
+    node.pool.release(&last.0).unwrap();
+    tokio::time::sleep(Duration::from_secs(3600)).await;
+    assert!(node.is_attached(&second));
+    assert_eq!(node.view(&second).map(|view| view.state), Some(EniState::Unmanaged));
+    assert!(node.has_told("HandsOff"));
+    let calls = node.calls();
+    tokio::time::sleep(Duration::from_secs(3600)).await;
+    assert_eq!(node.calls(), calls, "nor asked about again and again");
+}
+
+/// It is not ours any more, and its three pods run on.
+async fn check_hands_off(node: &Node, eni: &EniId) {
+    let view = node.view(eni).unwrap();
+    assert_eq!((view.state, view.gives, view.counts.assigned), (EniState::Unmanaged, false, 3));
+    let leases = node.leases_on(eni);
+    assert_eq!(leases.len(), 3);
+    assert!(leases.iter().all(|(_, lease)| node.kernel.serves(lease)), "cut off");
+    assert!(node.pool.snapshot().borrow().strays.is_empty());
+    let next = node.pool.acquire(key(20), pod(20), in_seconds(120)).await.unwrap();
+    assert_ne!(next.eni, *eni);
+    assert!(leases.iter().all(|(_, lease)| node.kernel.serves(lease)), "cut off");
+}
+
+#[tokio::test(start_paused = true)]
+async fn the_pods_of_an_interface_marked_no_manage_run_on_after_a_restart() {
+    let (mut node, second) = with_two_interfaces().await;
+    node.mark_no_manage(&second).await;
+    node.kill();
+    node.restart(warm_ips(0)).await;
+    node.settle().await;
+    check_hands_off(&node, &second).await;
+    for (key, _) in node.leases_on(&second) {
+        node.pool.release(&key).unwrap();
+    }
+    tokio::time::sleep(Duration::from_secs(3600)).await;
+    assert!(node.is_attached(&second), "nobody detaches it");
+    node.kill();
+    node.restart(warm_ips(0)).await;
+    assert_eq!(node.view(&second).map(|view| view.state), Some(EniState::Unmanaged));
+}
+
+#[tokio::test(start_paused = true)]
+async fn the_pods_of_an_interface_marked_no_manage_run_on_although_the_journal_is_lost() {
+    let (mut node, second) = with_two_interfaces().await;
+    node.mark_no_manage(&second).await;
+    for (n, (_, _, lease)) in node.pool.attachments().into_iter().enumerate() {
+        node.kernel.show_pod(lease.address, &format!("eni{n}"));
+    }
+    node.kill();
+    std::fs::remove_file(&node.journal).unwrap();
+    node.restart(warm_ips(0)).await;
+    node.settle().await;
+    check_hands_off(&node, &second).await;
+}
+
+#[tokio::test(start_paused = true)]
+async fn the_pods_of_an_untagged_interface_run_on_when_those_are_no_longer_to_be_used() {
+    let config = EffectiveConfig { manage_untagged: true, ..warm_ips(0) };
+    let mut node = Node::start(SimConfig::instant(), "m5.large", config.clone()).await;
+    let untagged = node.attach_by_hand(1, &[]).await;
+    node.kill();
+    node.restart(config).await;
+    for n in 0..12 {
+        node.pool.acquire(key(n), pod(n), in_seconds(60)).await.unwrap();
+    }
+    assert_eq!(node.leases_on(&untagged).len(), 3);
+    node.settle().await;
+    node.kill();
+    node.restart(warm_ips(0)).await;
+    // Of one that was changed a moment ago the tags may lag.
+    tokio::time::sleep(Duration::from_secs(60)).await;
+    check_hands_off(&node, &untagged).await;
+}
