@@ -248,3 +248,42 @@ async fn the_pods_of_an_untagged_interface_run_on_when_those_are_no_longer_to_be
     tokio::time::sleep(Duration::from_secs(60)).await;
     check_hands_off(&node, &untagged).await;
 }
+
+#[tokio::test(start_paused = true)]
+async fn leftovers_of_a_lost_journal_are_deleted_however_often_the_agent_dies_before_that() {
+    let mut node = Node::start(SimConfig::instant(), "m5.large", warm_ips(0)).await;
+    node.pool.acquire(key(0), pod(0), in_seconds(60)).await.unwrap();
+    node.leave_over().await;
+    node.kill();
+    std::fs::remove_file(&node.journal).unwrap();
+    for _ in 0..3 {
+        node.restart(warm_ips(0)).await;
+        tokio::time::sleep(Duration::from_secs(120)).await;
+        node.kill();
+    }
+    node.restart(warm_ips(0)).await;
+    assert!(within(1200, || node.interfaces() == 1).await, "it lies about for ever");
+    node.kill();
+    let calls = node.calls();
+    node.restart(warm_ips(0)).await;
+    tokio::time::sleep(Duration::from_secs(500)).await;
+    assert_eq!(node.calls(), calls + 1, "asked once and for all");
+}
+
+#[tokio::test(start_paused = true)]
+async fn an_interface_taken_off_while_the_journal_is_lost_is_no_leftover_as_long_as_pods_have_its_addresses() {
+    let (mut node, second) = with_two_interfaces().await;
+    let on_second: Vec<_> = node.leases_on(&second).into_iter().map(|(_, lease)| lease).collect();
+    for (n, (_, _, lease)) in node.pool.attachments().into_iter().enumerate() {
+        node.kernel.show_pod(lease.address, &format!("eni{n}"));
+    }
+    node.kill();
+    std::fs::remove_file(&node.journal).unwrap();
+    tokio::time::sleep(Duration::from_secs(60)).await;
+    node.detach_by_hand(&second).await;
+    node.restart(warm_ips(0)).await;
+    assert!(within(1200, || node.is_attached(&second)).await, "deleted under its pods");
+    node.settle().await;
+    assert!(on_second.iter().all(|lease| node.kernel.serves(lease)));
+    assert_eq!(node.leases_on(&second).len(), 3);
+}

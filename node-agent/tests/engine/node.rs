@@ -14,7 +14,7 @@ use enipool_agent::engine::{
     Kernel, KernelError, Lease, Phase, PodRef, Pool,
 };
 use enipool_pool::ec2::{CreateEni, Ec2, InterfaceType, Supply};
-use enipool_pool::eni::{TAG_INSTANCE, TAG_NO_MANAGE};
+use enipool_pool::eni::{TAG_INSTANCE, TAG_INTENT, TAG_NO_MANAGE};
 use enipool_pool::imds::{Imds, ImdsEni, ImdsError, InstanceIdentity};
 use enipool_pool::{ClientToken, EniId, InstanceId, InstanceType, MacAddress, SubnetId};
 use tokio_util::sync::CancellationToken;
@@ -251,6 +251,21 @@ impl Node {
         let person = SimEc2::new(self.shared.clone(), "person");
         person.attach_network_interface(&eni.id, &self.instance, device_index).await.unwrap();
         eni.id
+    }
+
+    /// An interface that an earlier life of the agent made and did not attach.
+    pub(crate) async fn leave_over(&self) -> EniId {
+        let person = SimEc2::new(self.shared.clone(), "person");
+        let tags = [(TAG_INSTANCE, self.instance.as_str()), (TAG_INTENT, "intent-of-old")];
+        let request = CreateEni {
+            subnet: self.subnet(0),
+            security_groups: Vec::new(),
+            supply: Supply::Addresses(2),
+            description: String::new(),
+            tags: tags.map(|(key, value)| (key.to_owned(), value.to_owned())).into(),
+            client_token: ClientToken::new("intent-of-old"),
+        };
+        person.create_network_interface(&request).await.unwrap().id
     }
 
     /// A person takes the interface off the instance.

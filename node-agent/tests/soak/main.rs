@@ -12,6 +12,7 @@ mod judge;
 mod outside;
 #[path = "../sim/mod.rs"]
 mod sim;
+mod troubles;
 mod world;
 
 use std::collections::BTreeMap;
@@ -118,6 +119,11 @@ fn history(seed: u64) -> u32 {
     world.flags = EffectiveConfig { policy: policy(&mut dice), ..EffectiveConfig::default() };
     world.crash = dice.one_of(&[0, 5, 20, 60]);
     world.compact_at = dice.one_of(&[1024, 8 * 1024, 64 * 1024]);
+    // Half of the histories have what people and the host do, too.
+    let troubles = dice.below(2) == 0;
+    if troubles {
+        world.apply_fails = dice.one_of(&[0, 0, 10, 50]);
+    }
     let events = 20 + dice.below(50);
     for _ in 0..events {
         match dice.below(100) {
@@ -136,7 +142,7 @@ fn history(seed: u64) -> u32 {
                 }
             }
             62..66 => {
-                let pods = world.running_pods();
+                let pods: Vec<u32> = world.running_pods().into_iter().filter(|pod| world.is_known(*pod)).collect();
                 if !pods.is_empty() {
                     let pod = dice.one_of(&pods);
                     world.add_again(pod);
@@ -162,6 +168,7 @@ fn history(seed: u64) -> u32 {
             84..87 => world.kill(),
             87 => world.stranger_comes(dice.below(3)),
             88..90 => world.address_comes(),
+            90..97 if troubles => trouble(&mut world, &mut dice),
             _ => {}
         }
         let pause = dice.one_of(&[0, 3, 50, 400, 2000, 9000, 35_000, 120_000]);
@@ -172,9 +179,23 @@ fn history(seed: u64) -> u32 {
     world.crashes
 }
 
+/// What people and the host do.
+fn trouble(world: &mut World, dice: &mut Dice) {
+    match dice.below(12) {
+        0 => world.the_journal_is_lost(),
+        1..4 => world.the_journal_is_full(!world.full),
+        4 | 5 => world.an_interface_is_taken(false),
+        6 => world.an_interface_is_taken(true),
+        7..10 => world.an_address_is_taken(),
+        _ => world.an_interface_is_marked(),
+    }
+}
+
 /// The troubles end; within half an hour everything is as it should be, and then nothing happens any more.
 fn settle(world: &mut World) {
     world.crash = 0;
+    world.apply_fails = 0;
+    world.the_journal_is_full(false);
     let subnet = world.subnet.clone();
     world.shared.with(|model| {
         model.end_all_faults();
@@ -190,6 +211,9 @@ fn settle(world: &mut World) {
     }
     world.pass(Duration::from_secs(1800));
     assert!(world.is_up());
+    for pod in world.stranded_pods() {
+        world.del(pod);
+    }
     assert_eq!(world.waiting(), 0, "pods still wait: {}", world.decision());
     world.pass(Duration::from_secs(1800));
     world.check_settled();

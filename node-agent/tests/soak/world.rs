@@ -1,7 +1,7 @@
 //! One node in virtual time: the machine, its journal as bytes, the simulated EC2, a kernel, pods that come and go, and
 //! a process that may die between any two of its steps.
 
-use std::collections::{BTreeMap, HashMap};
+use std::collections::{BTreeMap, BTreeSet, HashMap};
 use std::net::Ipv4Addr;
 use std::time::Duration;
 
@@ -10,7 +10,9 @@ use ec2_sim::{Model, Request, Response, SharedModel, SimConfig, SimEc2};
 use enipool_agent::engine::machine::{
     Acquire, Described, Done, Effects, Look, Machine, Op, OpId, Start, WaiterId, by_id,
 };
-use enipool_agent::engine::{AttachmentKey, EffectiveConfig, HostPicture, HostPod, HostView, Lease, PodRef};
+use enipool_agent::engine::{
+    AttachmentKey, EffectiveConfig, HostPicture, HostPod, HostView, KernelError, Lease, PodRef,
+};
 use enipool_pool::ec2::{Ec2, Ec2Error};
 use enipool_pool::eni::SETTLING;
 use enipool_pool::ledger::record::{self, Record, Recovered};
@@ -39,6 +41,23 @@ pub(crate) struct Pod {
     pub(crate) waiter: Option<WaiterId>,
 }
 
+/// How a write to the journal ended.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+enum Written {
+    Done,
+    /// The process died at it.
+    Died,
+    /// There is no room.
+    Refused,
+}
+
+/// A DEL and what it is about.
+#[derive(Debug, Clone)]
+struct Deletion {
+    id: u32,
+    pod: Pod,
+}
+
 /// See the module.
 pub(crate) struct World {
     pub(crate) dice: Dice,
@@ -52,6 +71,10 @@ pub(crate) struct World {
     pub(crate) flags: EffectiveConfig,
     pub(crate) machine: Option<Machine>,
     journal: Vec<u8>,
+    /// The journal has no room.
+    pub(crate) full: bool,
+    /// Something could not be written: everything is, before the next record.
+    behind: bool,
     /// Length at which the journal is written anew; often while something is under way.
     pub(crate) compact_at: usize,
     wake_at: Option<Timestamp>,
@@ -65,9 +88,19 @@ pub(crate) struct World {
     pub(crate) pods: BTreeMap<u32, Pod>,
     next_pod: u32,
     /// DELs that came while nobody listened.
-    deletions: Vec<AttachmentKey>,
+    deletions: Vec<Deletion>,
     pub(crate) released: HashMap<Ipv4Addr, Timestamp>,
     pub(crate) host: HostPicture,
+    /// Chance in a hundred that the kernel refuses to be set up.
+    pub(crate) apply_fails: u32,
+    /// Until when the wait for a link is to last.
+    link_until: BTreeMap<(u32, OpId), Timestamp>,
+    /// Addresses that a person took, alone or with their interface: for a while the node cannot know.
+    pub(crate) by_hand: BTreeSet<Ipv4Addr>,
+    /// Interfaces that a person took.
+    pub(crate) enis_by_hand: BTreeSet<EniId>,
+    /// Interfaces that a person marked `no_manage`.
+    pub(crate) hands_off: BTreeSet<EniId>,
     /// Chance in a thousand that the process dies at a point where it could.
     pub(crate) crash: u32,
     pub(crate) crashes: u32,
@@ -96,6 +129,8 @@ impl World {
             config,
             machine: None,
             journal: Vec::new(),
+            full: false,
+            behind: false,
             compact_at: 64 * 1024,
             wake_at: None,
             due: BTreeMap::new(),
@@ -109,6 +144,11 @@ impl World {
             deletions: Vec::new(),
             released: HashMap::new(),
             host: HostPicture::default(),
+            apply_fails: 0,
+            link_until: BTreeMap::new(),
+            by_hand: BTreeSet::new(),
+            enis_by_hand: BTreeSet::new(),
+            hands_off: BTreeSet::new(),
             crash: 0,
             crashes: 0,
             log: Vec::new(),
@@ -163,10 +203,20 @@ impl World {
         let answer = machine.acquire(&pod.key, &PodRef::default(), clock);
         let records = machine.take_records();
         let grants = machine.take_grants();
-        if self.write(&records) {
-            return;
+        match self.write(&records) {
+            Written::Done => self.grant(grants),
+            Written::Died => return,
+            Written::Refused => {
+                if let (Acquire::Waits(waiter), Some(machine)) = (&answer, self.machine.as_mut()) {
+                    machine.stop_waiting(*waiter);
+                }
+                self.refuse(&records, grants);
+                if pod.lease.is_none() {
+                    self.del(id);
+                }
+                return;
+            }
         }
-        self.grant(grants);
         match answer {
             Acquire::Granted(lease) => self.runs(id, lease),
             Acquire::Waits(waiter) => {
@@ -186,18 +236,22 @@ impl World {
         if let Some(lease) = &pod.lease {
             self.released.insert(lease.address, self.now);
         }
-        self.deletions.push(pod.key);
+        self.deletions.push(Deletion { id, pod });
         self.deliver_deletions();
     }
 
-    fn deliver_deletions(&mut self) {
+    pub(crate) fn deliver_deletions(&mut self) {
         let (now, clock) = (self.now, self.clock());
-        while let Some(key) = self.deletions.first().cloned() {
+        while let Some(Deletion { pod, .. }) = self.deletions.first().cloned() {
             let Some(machine) = self.machine.as_mut() else { return };
-            machine.release(&key, clock);
+            if machine.release(&pod.key, clock).is_none()
+                && let Some(lease) = &pod.lease
+            {
+                machine.release_adopted(lease.address, clock);
+            }
             let records = machine.take_records();
             let grants = machine.take_grants();
-            if self.write(&records) {
+            if self.write(&records) != Written::Done {
                 return;
             }
             self.deletions.remove(0);
@@ -215,6 +269,26 @@ impl World {
         }
     }
 
+    /// What could not be written down was not granted; the runtime cleans up after such sandboxes.
+    fn refuse(
+        &mut self,
+        unwritten: &[Record],
+        grants: Vec<(WaiterId, Result<Lease, enipool_agent::engine::AcquireError>)>,
+    ) {
+        let Some(machine) = self.machine.as_mut() else { return };
+        for record in unwritten {
+            if let Record::Assigned { key, .. } = record {
+                machine.undo(key);
+            }
+        }
+        for (waiter, _) in grants {
+            let id = self.pods.iter().find(|(_, pod)| pod.waiter == Some(waiter)).map(|(id, _)| *id);
+            if let Some(id) = id {
+                self.del(id);
+            }
+        }
+    }
+
     // ---- the process -----------------------------------------------------------------------------------------------
 
     /// Whether the process dies here.
@@ -227,9 +301,15 @@ impl World {
     }
 
     pub(crate) fn kill(&mut self) {
+        self.kill_for(Duration::ZERO);
+    }
+
+    /// The process dies and stays dead for so long at least.
+    pub(crate) fn kill_for(&mut self, least: Duration) {
         if self.machine.take().is_none() {
             return;
         }
+        self.behind = false;
         self.tell(|| "the process dies".into());
         self.crashes += 1;
         self.wake_at = None;
@@ -239,13 +319,30 @@ impl World {
             self.del(id);
         }
         let after = Duration::from_millis(u64::from(self.dice.below(8000)));
-        self.schedule(after, Due::Restart);
+        self.schedule(least + after, Due::Restart);
     }
 
-    /// Appends records; true: the process died at it, perhaps in the middle of one.
-    fn write(&mut self, records: &[Record]) -> bool {
+    /// Loses the journal.
+    pub(crate) fn lose_journal(&mut self) {
+        self.journal.clear();
+    }
+
+    /// Appends records, or writes everything after some were refused. The process may die at it, perhaps in the middle of
+    /// one.
+    fn write(&mut self, records: &[Record]) -> Written {
+        if self.behind && !self.full {
+            self.tell(|| "the journal is written anew".into());
+            self.behind = false;
+            self.write_anew();
+            return if self.dies() { Written::Died } else { Written::Done };
+        }
+        if self.full && (self.behind || !records.is_empty()) {
+            self.tell(|| "the journal is full".into());
+            self.behind = true;
+            return Written::Refused;
+        }
         if records.is_empty() {
-            return false;
+            return Written::Done;
         }
         for record in records {
             self.tell(|| format!("journal: {record:?}").chars().take(300).collect());
@@ -256,16 +353,20 @@ impl World {
             let cut = self.dice.below(whole + 1) as usize;
             self.journal.extend_from_slice(&text.as_bytes()[..cut]);
             self.kill();
-            return true;
+            return Written::Died;
         }
         self.journal.extend_from_slice(text.as_bytes());
-        if self.journal.len() > self.compact_at
-            && let Some(machine) = &self.machine
-        {
+        if self.journal.len() > self.compact_at {
+            self.write_anew();
+        }
+        if self.dies() { Written::Died } else { Written::Done }
+    }
+
+    fn write_anew(&mut self) {
+        if let Some(machine) = &self.machine {
             let records = machine.recovered().records(self.clock(), SETTLING);
             self.journal = records.iter().map(|record| record.encode().unwrap()).collect::<String>().into_bytes();
         }
-        self.dies()
     }
 
     fn step(&mut self) {
@@ -273,10 +374,18 @@ impl World {
         let Some(machine) = self.machine.as_mut() else { return };
         let Effects { records, grants, starts, wake_at } = machine.step(clock);
         self.wake_at = wake_at.map(|at| now.plus(at.since(clock)));
-        if self.write(&records) {
-            return;
+        match self.write(&records) {
+            Written::Done => self.grant(grants),
+            Written::Died => return,
+            Written::Refused => {
+                self.refuse(&records, grants);
+                if let Some(machine) = self.machine.as_mut() {
+                    machine.not_started(starts, clock);
+                }
+                self.wake_at = Some(now.plus(Duration::from_secs(1)));
+                return;
+            }
         }
-        self.grant(grants);
         for (id, op) in starts {
             if self.dies() {
                 return;
@@ -289,6 +398,10 @@ impl World {
     }
 
     fn restart(&mut self) {
+        if self.full {
+            self.schedule(Duration::from_secs(1), Due::Restart);
+            return;
+        }
         self.life += 1;
         self.tell(|| "the process starts".into());
         if self.dice.below(6) == 0 {
@@ -311,9 +424,12 @@ impl World {
         let recovered = Recovered::from_records(reading.records);
         self.tell(|| format!("recovered: taken {:?}, releasing {:?}", recovered.taken, recovered.releasing));
         let host = HostView {
+            // Those of a DEL that has not been delivered are still there.
             pods: self
                 .pods
                 .iter()
+                .map(|(id, pod)| (*id, pod))
+                .chain(self.deletions.iter().map(|deletion| (deletion.id, &deletion.pod)))
                 .filter_map(|(id, pod)| {
                     Some(HostPod { address: pod.lease.as_ref()?.address, host_ifname: format!("eni{id}") })
                 })
@@ -326,10 +442,11 @@ impl World {
         let mut records = vec![machine.opening(self.clock())];
         records.extend(machine.recovered().records(self.clock(), SETTLING).into_iter().skip(1));
         self.journal = records.iter().map(|record| record.encode().unwrap()).collect::<String>().into_bytes();
-        for pod in self.pods.values() {
+        for (id, pod) in &self.pods {
             let Some(lease) = &pod.lease else { continue };
-            let held = machine.ledger().lookup(&pod.key).unwrap_or_else(|| panic!("{:?} lost its lease", pod.key));
-            assert_eq!(held.address, lease.address, "{:?} has another address after a restart", pod.key);
+            let holder = machine.ledger().holder(lease.address).map(|(key, _)| key.clone());
+            let holder = holder.unwrap_or_else(|| panic!("{:?} lost its lease", pod.key));
+            assert!(holder == pod.key || holder == adopted(*id), "{holder:?} has the address of {:?}", pod.key);
         }
         self.machine = Some(machine);
         self.wake_at = Some(self.now);
@@ -350,6 +467,7 @@ impl World {
 
     fn arrives(&mut self, op: &Op) -> Option<Done> {
         self.check_harmless(op);
+        let refused = self.dice.below(100) < self.apply_fails;
         let ec2 = &self.ec2;
         Some(match op {
             Op::Look(look) => Done::Enis(block_on(ec2.describe_network_interfaces(&look.filter()))),
@@ -370,6 +488,7 @@ impl World {
                 Done::Changed(block_on(ec2.detach_network_interface(attachment, *force)))
             }
             Op::Delete { eni } => Done::Changed(block_on(ec2.delete_network_interface(eni))),
+            Op::Apply(_) if refused => Done::Applied(Err(KernelError("it is told to refuse".into()))),
             Op::Apply(picture) => {
                 self.host = picture.clone();
                 Done::Applied(Ok(()))
@@ -382,6 +501,17 @@ impl World {
             }
             Op::Hint => Done::Hint(Ok(self.hints())),
         })
+    }
+
+    /// What was sent to EC2 arrives, before anything else happens.
+    pub(crate) fn let_calls_arrive(&mut self) {
+        for (_, due) in std::mem::take(&mut self.due) {
+            match due {
+                Due::Arrives(_, _, op) if op.action().is_some() => drop(self.arrives(&op)),
+                Due::Restart => self.schedule(Duration::ZERO, Due::Restart),
+                Due::Arrives(..) | Due::Answers(..) => {}
+            }
+        }
     }
 
     // ---- time ------------------------------------------------------------------------------------------------------
@@ -438,7 +568,17 @@ impl World {
                         let after = Duration::from_millis(u64::from(self.dice.below(600)));
                         self.schedule(after, Due::Answers(life, id, done));
                     }
-                    None => self.schedule(Duration::from_millis(200), Due::Arrives(life, id, op)),
+                    None => {
+                        let Op::AwaitLink { timeout, .. } = &op else { panic!("{op:?}") };
+                        let until = *self.link_until.entry((life, id)).or_insert(self.now.plus(*timeout));
+                        if self.now < until {
+                            self.schedule(Duration::from_millis(200), Due::Arrives(life, id, op));
+                        } else {
+                            self.tell(|| format!("{id:?} {} -> never", op.text()));
+                            let never = Done::Link(Err(KernelError("no such link".into())));
+                            self.schedule(Duration::ZERO, Due::Answers(life, id, never));
+                        }
+                    }
                 }
             }
             Due::Answers(life, id, done) => {
@@ -463,6 +603,11 @@ impl World {
         }
     }
 
+    /// Lets the machine take its next step now.
+    pub(crate) fn wake(&mut self) {
+        self.wake_at = self.machine.as_ref().map(|_| self.now);
+    }
+
     pub(crate) fn configure(&mut self, config: EffectiveConfig) {
         self.config = config.clone();
         if let Some(machine) = self.machine.as_mut() {
@@ -485,6 +630,11 @@ impl World {
             .as_mut()
             .map_or_else(String::new, |machine| machine.snapshot(enipool_agent::engine::Phase::Serving, now).decision)
     }
+}
+
+/// The key under which a pod of that number is adopted from the kernel.
+pub(crate) fn adopted(id: u32) -> AttachmentKey {
+    AttachmentKey::new("", "kernel", format!("eni{id}"))
 }
 
 fn outcome(done: &Done) -> String {

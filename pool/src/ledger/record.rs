@@ -91,6 +91,11 @@ pub enum Record {
         eni: EniId,
         at: Timestamp,
     },
+    /// The journal before this one was lost: when EC2 is to be asked for what it may have known of, unattached interfaces
+    /// made for this instance. `None`: that has been done.
+    Leftovers {
+        due: Option<Timestamp>,
+    },
 }
 
 impl Record {
@@ -204,6 +209,8 @@ pub struct Recovered {
     pub releasing: BTreeSet<EniId>,
     /// Interfaces that are gone for good, and since when: a stale answer may still show them.
     pub gone: BTreeMap<EniId, Timestamp>,
+    /// When EC2 is to be asked for leftovers of a journal that was lost.
+    pub leftovers: Option<Timestamp>,
 }
 
 impl Recovered {
@@ -269,6 +276,7 @@ impl Recovered {
                 self.taken.retain(|taken| taken.eni != eni);
                 self.gone.insert(eni, at);
             }
+            Record::Leftovers { due } => self.leftovers = due,
         }
     }
 
@@ -317,6 +325,9 @@ impl Recovered {
         }
         for (eni, at) in self.gone.iter().filter(|(_, at)| now.since(**at) < forget) {
             records.push(Record::Gone { eni: eni.clone(), at: *at });
+        }
+        if let Some(at) = self.leftovers {
+            records.push(Record::Leftovers { due: Some(at) });
         }
         records
     }

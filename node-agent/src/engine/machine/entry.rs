@@ -125,6 +125,8 @@ pub(super) struct Foreign {
     pub(super) network_card: u32,
     pub(super) because: &'static str,
     pub(super) since: Timestamp,
+    /// IMDS has shown it: so its absence there says something.
+    pub(super) hinted: bool,
 }
 
 /// Single addresses and prefixes of one interface.

@@ -49,7 +49,10 @@ impl Machine {
                     self.retry_creation(id, now);
                 }
             }
-            Look::Orphans(_) => self.adopt_orphans(&enis, now),
+            Look::Orphans(_) => {
+                self.adopt_orphans(&enis, now);
+                self.record(Record::Leftovers { due: None });
+            }
         }
     }
 
@@ -91,8 +94,9 @@ impl Machine {
         if let Role::Foreign(because) = role(eni, &self.me.instance, self.config.manage_untagged) {
             let holdings = Holdings::of(eni);
             let network_card = attachment.network_card;
-            let since = self.foreign.get(&eni.id).map_or(now, |known| known.since);
-            self.foreign.insert(eni.id.clone(), Foreign { holdings, network_card, because, since });
+            let known = self.foreign.get(&eni.id);
+            let (since, hinted) = known.map_or((now, false), |known| (known.since, known.hinted));
+            self.foreign.insert(eni.id.clone(), Foreign { holdings, network_card, because, since, hinted });
             return;
         }
         self.foreign.remove(&eni.id);
@@ -335,7 +339,7 @@ impl Machine {
         self.look_at(now);
     }
 
-    /// Unattached interfaces made for this instance that nobody remembers are deleted.
+    /// Unattached interfaces made for this instance that nobody remembers are deleted, but for those that pods need.
     fn adopt_orphans(&mut self, enis: &[Eni], now: Timestamp) {
         for eni in enis {
             let intents: BTreeSet<&str> = self.creations.keys().map(enipool_pool::ClientToken::as_str).collect();
@@ -346,6 +350,17 @@ impl Machine {
                 continue;
             }
             let mut entry = Entry::new(Holdings::of(eni), Stage::Deleting, now);
+            entry.looked_at = now;
+            let mut members = eni.secondary_ips.iter().copied().chain(eni.prefixes.iter().flat_map(|p| p.addresses()));
+            if members.any(|address| self.ledger.holder(address).is_some()) {
+                entry.stage = Stage::Detached;
+                self.enis.insert(eni.id.clone(), entry);
+                self.ledger.add_eni(&eni.id, 0);
+                self.enter_all(&eni.id);
+                self.record_holdings(&eni.id);
+                self.notice(now, "Leftover", format!("{} was taken off, and pods run with its addresses", eni.id));
+                continue;
+            }
             entry.retry_at = Some(now);
             self.enis.insert(eni.id.clone(), entry);
             self.record(Record::Releasing { eni: eni.id.clone(), at: now });
@@ -356,6 +371,12 @@ impl Machine {
     /// IMDS says what it believes is attached. Twice in a row different from what we know: ask EC2.
     pub(super) fn hinted(&mut self, result: Result<Vec<ImdsEni>, ImdsError>, now: Timestamp) {
         let Ok(hints) = result else { return };
+        let mut foreign_left = false;
+        for (id, foreign) in &mut self.foreign {
+            let shown = hints.iter().any(|hint| hint.id == *id);
+            foreign_left |= foreign.hinted && !shown;
+            foreign.hinted |= shown;
+        }
         let known = self.enis.iter().filter(|(_, entry)| entry.stage.is_attached());
         let differs = hints.iter().any(|hint| match self.enis.get(&hint.id) {
             None => !self.foreign.contains_key(&hint.id),
@@ -365,7 +386,8 @@ impl Machine {
                 singles != entry.holdings.addresses
                     || hint.prefixes.iter().copied().collect::<BTreeSet<_>>() != entry.holdings.prefixes
             }
-        }) || known.into_iter().any(|(id, _)| !hints.iter().any(|hint| hint.id == *id));
+        }) || foreign_left
+            || known.into_iter().any(|(id, _)| !hints.iter().any(|hint| hint.id == *id));
         self.timers.hint_mismatches = if differs { self.timers.hint_mismatches.saturating_add(1) } else { 0 };
         if self.timers.hint_mismatches >= MISMATCHES {
             self.timers.hint_mismatches = 0;

@@ -260,6 +260,9 @@ impl Machine {
         }
         sum.taken.clone_from(&self.taken);
         sum.gone.clone_from(&self.gone);
+        // Also while the question is under way: only its answer settles it.
+        let asked = self.running.values().find(|running| matches!(running.op, Op::Look(Look::Orphans(_))));
+        sum.leftovers = self.timers.orphans.or(asked.map(|running| running.since));
         sum
     }
 

@@ -89,9 +89,8 @@ impl Machine {
         if foreign_journal {
             machine.notice(now, "ForeignJournal", "the journal is another instance's; it is not used".into());
         }
-        if !journaled {
-            machine.timers.orphans = Some(now.plus(ORPHANS_AFTER));
-        }
+        let latest = now.plus(ORPHANS_AFTER);
+        machine.timers.orphans = if journaled { recovered.leftovers.map(|due| due.min(latest)) } else { Some(latest) };
         for (key, lease) in recovered.enter(&mut machine.ledger, now) {
             let text = format!("the journal gives {} to two pods; {} loses it", lease.address, key.container_id);
             machine.notice(now, "AddressTwice", text);
