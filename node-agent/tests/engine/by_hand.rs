@@ -287,3 +287,25 @@ async fn an_interface_taken_off_while_the_journal_is_lost_is_no_leftover_as_long
     assert!(on_second.iter().all(|lease| node.kernel.serves(lease)));
     assert_eq!(node.leases_on(&second).len(), 3);
 }
+
+#[tokio::test(start_paused = true)]
+async fn an_address_taken_by_hand_and_given_to_another_interface_serves_there_once_the_first_is_known_to_lack_it() {
+    let (node, second) = with_two_interfaces().await;
+    tokio::time::sleep(Duration::from_secs(60)).await;
+    let (_, lease) = node.leases_on(&second)[0].clone();
+    node.take_by_hand(&lease).await;
+    let primary = node.pool.snapshot().borrow().enis[0].id.clone();
+    // A pod of the primary goes, so that there is room for it.
+    node.pool.release(&node.leases_on(&primary)[0].0).unwrap();
+    tokio::time::sleep(Duration::from_secs(40)).await;
+    let moved = enipool_agent::engine::Lease { eni: primary.clone(), ..lease.clone() };
+    let spare = node.view(&primary).unwrap().addresses.iter().find(|a| !a.state.is_held()).map(|a| a.address);
+    if let Some(spare) = spare {
+        node.take_by_hand(&enipool_agent::engine::Lease { address: spare, ..moved.clone() }).await;
+    }
+    node.give_by_hand(&moved);
+    let is_there = || node.view(&primary).unwrap().addresses.iter().any(|view| view.address == lease.address);
+    assert!(within(900, is_there).await, "{:?}", node.view(&primary));
+    assert!(node.pool.snapshot().borrow().strays.is_empty());
+    assert_eq!(node.pool.attachments().len(), 11);
+}

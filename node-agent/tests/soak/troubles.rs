@@ -57,12 +57,11 @@ impl World {
         let Some(eni) = self.one_of_ours() else { return };
         let Some(attachment) = &eni.attachment else { return };
         self.tell(|| format!("a person detaches {}", eni.id));
-        if block_on(self.person().detach_network_interface(&attachment.id, true)).is_err() {
-            return;
-        }
+        // Whatever the answer: it may be lost, and EC2 have done it.
         self.by_hand.extend(members(&eni));
         self.enis_by_hand.insert(eni.id.clone());
-        if delete {
+        let detached = block_on(self.person().detach_network_interface(&attachment.id, true));
+        if delete && detached.is_ok() {
             self.pass(Duration::from_secs(10));
             let _ = block_on(self.person().delete_network_interface(&eni.id));
             self.tell(|| format!("a person deletes {}", eni.id));
@@ -76,18 +75,17 @@ impl World {
             return;
         }
         let address = self.dice.one_of(&eni.secondary_ips.iter().copied().collect::<Vec<_>>());
-        if block_on(self.person().unassign(&eni.id, &[address], &[])).is_ok() {
-            self.tell(|| format!("a person takes {address} from {}", eni.id));
-            self.by_hand.insert(address);
-        }
+        self.tell(|| format!("a person takes {address} from {}", eni.id));
+        self.by_hand.insert(address);
+        let _ = block_on(self.person().unassign(&eni.id, &[address], &[]));
     }
 
     /// A person says of an interface: hands off.
     pub(crate) fn an_interface_is_marked(&mut self) {
         let Some(eni) = self.one_of_ours() else { return };
         let tags = [(TAG_NO_MANAGE.to_owned(), "true".to_owned())].into();
+        self.tell(|| format!("a person marks {} no_manage", eni.id));
         if block_on(self.person().create_tags(&eni.id, &tags)).is_ok() {
-            self.tell(|| format!("a person marks {} no_manage", eni.id));
             self.hands_off.insert(eni.id);
         }
     }

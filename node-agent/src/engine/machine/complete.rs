@@ -388,5 +388,6 @@ impl Machine {
         self.ledger.remove_eni(eni);
         self.taken.retain(|taken| taken.eni != *eni);
         self.gone.insert(eni.clone(), now);
+        self.enter_missing();
     }
 }

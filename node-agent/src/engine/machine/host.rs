@@ -160,6 +160,20 @@ impl Machine {
         }
     }
 
+    /// An address has lost its place: an interface that holds it too, and could not have it entered, has it now. EC2 gives
+    /// to another what somebody took by hand, before we know of that.
+    pub(super) fn enter_missing(&mut self) {
+        let missing = |(id, entry): &(&EniId, &Entry)| {
+            let Holdings { addresses, prefixes, .. } = &entry.holdings;
+            let mut members = addresses.iter().copied().chain(prefixes.iter().flat_map(|prefix| prefix.addresses()));
+            !entry.stage.is_leaving() && members.any(|address| !self.ledger.is_of(address, id))
+        };
+        let missing: Vec<EniId> = self.enis.iter().filter(missing).map(|(id, _)| id.clone()).collect();
+        for eni in missing {
+            self.enter_gained(&eni);
+        }
+    }
+
     /// Enters all that the interface holds. Its addresses are given out only once it is open.
     pub(super) fn enter_all(&mut self, eni: &EniId) {
         let Some(entry) = self.enis.get(eni) else { return };

@@ -237,7 +237,11 @@ impl Machine {
             }
         }
         let changed = !merged.changes_nothing();
+        let loses = !merged.lost.is_empty() || !merged.lost_prefixes.is_empty();
         self.lose(id, merged.lost, merged.lost_prefixes);
+        if loses {
+            self.enter_missing();
+        }
         if changed {
             self.enter_gained(id);
             self.record_holdings(id);
