@@ -38,8 +38,8 @@ use tokio::sync::broadcast;
 
 pub use error::{DataplaneError, Retry};
 pub(crate) use found::FILE as FOUND_FILE;
-pub use layout::{HostIfname, VethPrefix};
 pub use inspect::{EniObjects, NftTable, SeenLink};
+pub use layout::{HostIfname, VethPrefix};
 pub use state::{
     AdoptedPod, DataplaneConfig, Drift, DriftKind, EniLink, HostObservation, HostReport, HostState, LinkSeen,
     ObservedPod, PodLink, PodOwner, PodSpec, Randomization, Report, Snat,

@@ -7,8 +7,8 @@ mod by_hand;
 mod class;
 mod idle;
 mod node;
-mod restart;
 mod refusals;
+mod restart;
 #[path = "../sim/mod.rs"]
 mod sim;
 mod strays;
