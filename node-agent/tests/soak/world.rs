@@ -509,7 +509,7 @@ impl World {
             match due {
                 Due::Arrives(_, _, op) if op.action().is_some() => drop(self.arrives(&op)),
                 Due::Restart => self.schedule(Duration::ZERO, Due::Restart),
-                Due::Arrives(..) | Due::Answers(..) => {}
+                Due::Arrives(..) | Due::Answers(..) | Due::Word(_) => {}
             }
         }
     }

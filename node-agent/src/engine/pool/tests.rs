@@ -299,7 +299,7 @@ async fn a_wait_for_a_link_that_was_not_begun_is_begun_later_and_the_interface_s
 fn long(rig: &Rig) -> usize {
     let mut state = rig.shared.lock();
     while !state.journal.is_long() {
-        state.journal.append(&[Record::Released { key: key(9), until: Timestamp(0) }]).unwrap();
+        state.journal.append(&[Record::Released { key: key(9), until: Timestamp(0), period: Duration::ZERO }]).unwrap();
     }
     drop(state);
     rig.journal.kept().bytes.len()
