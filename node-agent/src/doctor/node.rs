@@ -45,7 +45,7 @@ pub(super) fn compare(cloud: &CloudPicture, ledger: &LedgerPicture, kernel: &Ker
                 ),
             ),
             Some(link) if !link.up => {
-                find("LinkDown", format!("link {} of {} is down: its pods are cut off. {REPAIR}", link.name, eni.id))
+                find("LinkDown", format!("link {} of {} is down: its pods are cut off. {REPAIR}", link.name, eni.id));
             }
             Some(link) if device_index > 0 && used(eni) == Some(InKernel::Everything) => {
                 routing(eni, device_index, link, host, &mut find);
