@@ -91,6 +91,11 @@ async fn a_while() {
     tokio::time::sleep(Duration::from_secs(200)).await;
 }
 
+/// Until an agent with a new journal has looked, once, for what an older one may have known.
+async fn until_leftovers_were_looked_for() {
+    tokio::time::sleep(Duration::from_secs(660)).await;
+}
+
 #[tokio::test(start_paused = true)]
 async fn a_restart_costs_one_call_also_where_the_flags_would_keep_an_interface_more() {
     let guided = pool(|pool| pool.spec.allocation = Some(allocation(3, 27)));
@@ -98,7 +103,7 @@ async fn a_restart_costs_one_call_also_where_the_flags_would_keep_an_interface_m
     for word in [guided, unguided].map(|pool| Kept::new(&pool, Some(&class(|_| {})), pool.spec.allocation.is_none())) {
         let mut node = started(SimConfig::instant(), &word).await;
         run(&node, 0..1).await;
-        a_while().await;
+        until_leftovers_were_looked_for().await;
         for _ in 0..3 {
             let calls = node.calls();
             restart(&mut node).await;
@@ -115,7 +120,7 @@ async fn what_an_enipool_forbids_is_forbidden_right_after_a_restart_too() {
         let before = Kept::new(&pool(|_| {}), Some(&class(|_| {})), true);
         let mut node = started(SimConfig::instant(), &before).await;
         run(&node, 0..1).await;
-        a_while().await;
+        until_leftovers_were_looked_for().await;
         let forbids = pool(|pool| {
             pool.spec.operations = Some(operations);
             pool.spec.targets.warm_ip_target = Some(warm);
