@@ -18,6 +18,7 @@ use enipool_pool::{Timestamp, Zone};
 use prometheus_client::registry::Registry;
 use tokio::net::TcpListener;
 use tokio::sync::{broadcast, mpsc, watch};
+use tokio::task::JoinHandle;
 use tokio_util::sync::CancellationToken;
 
 use crate::args::RunArgs;
@@ -26,7 +27,7 @@ use crate::cni::conflist::{self, Conflist};
 use crate::cni::{Server, ServerConfig, Verbs, VerbsConfig};
 use crate::dataplane::{Dataplane, DataplaneError, Drift};
 use crate::engine::machine::Me;
-use crate::engine::{Clock, EngineConfig, Hands, Phase, Pool, StartError};
+use crate::engine::{Clock, EffectiveConfig, EngineConfig, Hands, Phase, Pool, StartError};
 use crate::events::publish;
 use crate::events::tell::Telling;
 use crate::host::{Host, HostSettings};
@@ -37,6 +38,7 @@ use crate::metrics::pool::PoolCollector;
 use crate::status::intake::{Intake, Seen};
 use crate::status::kept::{self, WishesFile};
 use crate::status::presence::UNREACHABLE_FOR;
+use crate::status::wishes::{HostWishes, Wishes};
 use crate::status::writer::Writer;
 
 /// Name of the network in the CNI configuration. Attachments are known by it: it never changes.
@@ -128,17 +130,9 @@ pub async fn run<E: Ec2, I: Imds>(args: RunArgs, ec2: E, imds: I) -> Result<(), 
     };
     let mut wishes_file = None;
     let aims = |me: &Me| {
-        if args.standalone {
-            return flags.engine.clone();
-        }
-        let file = WishesFile::open(&paths.state_dir, &me.instance);
-        if file.kept().is_some() {
-            tracing::info!("going on by what was asked for last");
-        }
-        let wishes = kept::first_wishes(&flags, file.kept(), &me.zone);
-        wishes_file = Some(file);
-        host_wishes.send_replace(wishes.host);
-        wishes.engine
+        let aims;
+        (aims, wishes_file) = first_aims(&args, &flags, me, &host_wishes);
+        aims
     };
     let engine = crate::engine::start_with(config, hands, clock, shutdown.token(), aims).await?;
     let pool = engine.pool;
@@ -194,18 +188,42 @@ pub async fn run<E: Ec2, I: Imds>(args: RunArgs, ec2: E, imds: I) -> Result<(), 
         shutdown.spawn(publish::collect(pool.snapshot(), dataplane.drift(), clock, tellings, token));
         let link = ApiLink { node, zone, flags, pool: pool.clone(), host: host_wishes, file, metrics, events };
         shutdown.spawn(link.run(seen, seen_by_writer, shutdown.token()));
-    } else {
-        tracing::info!("standalone: no ENIPool is read or written");
     }
 
     shutdown.token().cancelled().await;
+    stop(shutdown, engine.task).await
+}
+
+/// Ends everything, and sees EC2 calls through as long as there is time for it.
+async fn stop(shutdown: Shutdown, engine: JoinHandle<()>) -> Result<(), AppError> {
     tracing::info!("stopping");
     let end = tokio::time::Instant::now() + GRACE;
     let outcome = shutdown.finish(GRACE).await;
-    if tokio::time::timeout_at(end, engine.task).await.is_err() {
+    if tokio::time::timeout_at(end, engine).await.is_err() {
         tracing::warn!("EC2 calls are still under way; the next start finds out how they ended");
     }
     Ok(outcome?)
+}
+
+/// What the engine and the host's plumbing start from, and where the last word is kept; no file: nobody but the flags has a
+/// say.
+fn first_aims(
+    args: &RunArgs,
+    flags: &Wishes,
+    me: &Me,
+    host: &watch::Sender<HostWishes>,
+) -> (EffectiveConfig, Option<WishesFile>) {
+    if args.standalone {
+        tracing::info!("standalone: no ENIPool is read or written");
+        return (flags.engine.clone(), None);
+    }
+    let file = WishesFile::open(&args.paths.state_dir, &me.instance);
+    if file.kept().is_some() {
+        tracing::info!("going on by what was asked for last");
+    }
+    let wishes = kept::first_wishes(flags, file.kept(), &me.zone);
+    host.send_replace(wishes.host);
+    (wishes.engine, Some(file))
 }
 
 fn conflist_of(args: &RunArgs) -> Conflist {

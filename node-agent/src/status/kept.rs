@@ -214,7 +214,8 @@ fn read(path: &Path, instance: &InstanceId) -> Result<Option<Kept>, Unusable> {
 
 #[cfg(test)]
 mod tests {
-    use enipool_crds::{Allocation, Operations, fixtures};
+    use enipool_crds::class::ResourceSelector;
+    use enipool_crds::{Allocation, ENIPoolStatus, Operations, fixtures};
     use k8s_openapi::jiff;
 
     use super::*;
@@ -319,7 +320,7 @@ mod tests {
     fn what_changes_all_the_time_and_bears_on_nothing_is_no_news() {
         let pool = fixtures::new_pool("node");
         let mut class = fixtures::default_class();
-        class.spec.subnet_selector = Some(Default::default());
+        class.spec.subnet_selector = Some(ResourceSelector::default());
         let subnet = |available| SubnetStatus {
             id: "subnet-1".into(),
             zone: "eu-west-1a".into(),
@@ -336,7 +337,7 @@ mod tests {
         class.status = Some(status(99));
         class.metadata.resource_version = Some("8".into());
         let mut told = pool.clone();
-        told.status = Some(Default::default());
+        told.status = Some(ENIPoolStatus::default());
         told.metadata.creation_timestamp =
             Some(k8s_openapi::apimachinery::pkg::apis::meta::v1::Time(jiff::Timestamp::UNIX_EPOCH));
         assert_eq!(Kept::new(&told, Some(&class), true), before);
