@@ -238,6 +238,34 @@ proptest! {
     }
 
     #[test]
+    fn growing_passes_max_pods_by_less_than_a_prefix_and_with_single_addresses_not_at_all(
+        instance_type in prop::sample::select(&TYPES),
+        first in policies(),
+        max_pods in 1u32..60,
+        history in prop::collection::vec(events(), 1..30),
+    ) {
+        let mut toy = Toy::new(instance_type, first);
+        toy.max_pods = Some(max_pods);
+        let rounding = match toy.capacity.addressing(first.addressing) {
+            Addressing::Secondary => 0,
+            Addressing::Prefix | Addressing::Mixed => 15,
+        };
+        // Addresses that rest serve no pod: they do not count, at the time when more are asked for.
+        let mut cooling = 0;
+        for event in &history {
+            // A change of addressing holds both kinds for a while, and so does a subnet whose /28s come and go; the operator
+            // says by itself how much.
+            if matches!(event, Event::Policy(_) | Event::Room { .. } | Event::Allocation(_)) {
+                continue;
+            }
+            apply(&mut toy, event);
+            cooling = cooling.max(toy.counts().cooling);
+            let most = max_pods + cooling + rounding;
+            prop_assert!(toy.counts().total() <= most, "{:?}, max pods {max_pods}: {:?}", toy.counts(), toy.last);
+        }
+    }
+
+    #[test]
     fn demand_that_dances_does_not_make_the_pool_flap(
         instance_type in prop::sample::select(&TYPES),
         warm in 0u32..6,
