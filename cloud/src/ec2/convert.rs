@@ -169,3 +169,41 @@ pub(super) fn security_group(group: &sdk::SecurityGroup) -> Result<SecurityGroup
         tags: tags(group.tags()),
     })
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    /// As DescribeInstanceTypes answers for a type with these interfaces on each of its network cards.
+    fn described(name: &str, per_card: &[i32], addresses: i32, vcpus: i32) -> sdk::InstanceTypeInfo {
+        let cards = per_card.iter().zip(0..).map(|(most, index)| {
+            sdk::NetworkCardInfo::builder().network_card_index(index).maximum_network_interfaces(*most).build()
+        });
+        let network = sdk::NetworkInfo::builder()
+            .maximum_network_interfaces(per_card.iter().sum())
+            .ipv4_addresses_per_interface(addresses)
+            .set_network_cards(Some(cards.collect()))
+            .build();
+        sdk::InstanceTypeInfo::builder()
+            .instance_type(name.into())
+            .hypervisor(sdk::InstanceTypeHypervisor::Nitro)
+            .bare_metal(false)
+            .v_cpu_info(sdk::VCpuInfo::builder().default_v_cpus(vcpus).build())
+            .network_info(network)
+            .build()
+    }
+
+    #[test]
+    fn of_an_instance_with_many_network_cards_only_the_first_counts() {
+        for (name, per_card, addresses, vcpus) in [
+            ("m5.large", &[3][..], 10, 2),
+            ("p4d.24xlarge", &[15; 4][..], 50, 96),
+            // 64 interfaces in all.
+            ("p5.48xlarge", &[2; 32][..], 50, 192),
+        ] {
+            let info = described(name, per_card, addresses, vcpus);
+            let bundled = enipool_pool::capacity::bundled(&InstanceType::new(name));
+            assert_eq!(limits(&info).ok(), bundled, "{name}");
+        }
+    }
+}
