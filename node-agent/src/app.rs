@@ -110,6 +110,7 @@ pub async fn run<E: Ec2, I: Imds>(args: RunArgs, ec2: E, imds: I) -> Result<(), 
     let settings = HostSettings {
         node_ports: args.host.node_port_support,
         external_service_cidrs: args.host.external_service_cidrs.clone(),
+        veth_prefix: paths.veth_prefix.clone(),
     };
     let host = Host::new(dataplane.clone(), settings, host_wishes_seen);
 
@@ -119,6 +120,7 @@ pub async fn run<E: Ec2, I: Imds>(args: RunArgs, ec2: E, imds: I) -> Result<(), 
         cluster: args.cluster_name.clone(),
         journal: paths.journal(),
         config: flags.engine.clone(),
+        table: enipool_pool::capacity::bundled,
         seed: seed(),
     };
     let observer = metrics.clone();

@@ -14,8 +14,9 @@ use tokio_util::sync::CancellationToken;
 use crate::cni::PodLinks;
 use crate::dataplane::{
     AdoptedPod, Dataplane, DataplaneError, EniLink, HostIfname, HostObservation, HostState, PodLink, PodSpec,
+    VethPrefix,
 };
-use crate::engine::{HostEni, HostPicture, HostPod, HostView, Kernel, KernelError, Pool};
+use crate::engine::{AttachmentKey, HostEni, HostPicture, HostPod, HostView, Kernel, KernelError, PodRef, Pool};
 use crate::status::wishes::HostWishes;
 
 /// What the flags say about the host and no ENIPoolClass overrides.
@@ -23,6 +24,8 @@ use crate::status::wishes::HostWishes;
 pub struct HostSettings {
     pub node_ports: bool,
     pub external_service_cidrs: Vec<Ipv4Net>,
+    /// First letters of host-side pod interfaces.
+    pub veth_prefix: VethPrefix,
 }
 
 /// The host, as the engine sees it. Cheap to clone.
@@ -134,6 +137,10 @@ impl Kernel for Host {
             .map(|pod| HostPod { address: pod.address, host_ifname: pod.host_ifname.to_string() })
             .collect();
         Ok(HostView { pods, links: observed.links.into_iter().collect() })
+    }
+
+    fn host_ifname(&self, key: &AttachmentKey, pod: &PodRef) -> String {
+        self.0.settings.veth_prefix.host_ifname_of(key, pod).to_string()
     }
 
     async fn gone(&self, pods: &[HostPod]) -> Result<Vec<HostPod>, KernelError> {

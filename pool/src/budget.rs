@@ -189,7 +189,8 @@ impl Budget {
 /// The window of the cap on creations.
 const CREATION_WINDOW: Duration = Duration::from_mins(10);
 
-/// The agent's fuse: whatever goes wrong in planning, one node cannot use up the account's budget.
+/// The agent's fuse: whatever goes wrong in planning, one node cannot use up the account's budget. It does not heed EC2's
+/// throttling: for that [`PlannerMemory`](crate::node::PlannerMemory) makes the pauses.
 #[derive(Debug, Clone)]
 pub struct Fuse {
     budget: Budget,
@@ -240,11 +241,6 @@ impl Fuse {
             self.creations.push_back(now);
         }
         Ok(())
-    }
-
-    /// EC2 throttled a call of this node: it slows down by itself.
-    pub fn throttled(&mut self, action: Action, now: Timestamp) {
-        self.budget.throttled(action, now);
     }
 }
 

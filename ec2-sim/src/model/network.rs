@@ -189,6 +189,18 @@ impl Model {
         }
     }
 
+    /// Gives the VPC these ranges, as AssociateVpcCidrBlock and its counterpart would. The metadata services show them after
+    /// their lag.
+    pub fn set_vpc_cidrs(&mut self, vpc: &VpcId, cidrs: Vec<Ipv4Net>) -> Result<(), ApiError> {
+        let record = self.vpcs.get_mut(vpc).ok_or_else(|| ApiError::vpc_not_found(vpc.as_str()))?;
+        record.cidrs = cidrs;
+        let inside: Vec<_> = self.interfaces().filter(|eni| eni.vpc == *vpc).map(|eni| eni.id.clone()).collect();
+        for eni in inside {
+            self.publish_metadata(&eni, false);
+        }
+        Ok(())
+    }
+
     /// Takes addresses as others in the VPC would (load balancers, other clusters): at most `count`, and where `every` is
     /// more than 1 only one of so many in a row, which breaks the subnet's /28s. Returns how many were taken.
     pub fn occupy(&mut self, subnet: &SubnetId, count: u32, every: u32) -> Result<u32, ApiError> {

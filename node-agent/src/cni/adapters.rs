@@ -30,9 +30,7 @@ impl Addresses for Pool {
     }
 
     fn owns(&self, address: Ipv4Addr) -> bool {
-        let snapshot = self.snapshot();
-        let snapshot = snapshot.borrow();
-        snapshot.enis.iter().any(|eni| eni.addresses.iter().any(|view| view.address == address))
+        Pool::owns(self, address)
     }
 
     fn availability(&self) -> Availability {

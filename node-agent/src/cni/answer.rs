@@ -151,10 +151,11 @@ mod unit {
             waited: Duration::from_secs(58),
             shortage: Shortage::Hold(enipool_pool::node::HoldReason::SubnetExhausted),
             eta: Some(Duration::from_secs(12)),
+            detail: Some("as EC2 says".into()),
         });
         assert_eq!(error.code, 11);
         assert!(error.msg.contains("SubnetExhausted"), "{error}");
-        for part in ["58", "12", "no free address", "ENIPoolClass"] {
+        for part in ["58", "12", "no free address", "as EC2 says", "ENIPoolClass"] {
             assert!(error.details.contains(part), "{part}: {error}");
         }
     }

@@ -84,7 +84,7 @@ impl<A: Addresses, L: PodLinks> Verbs<A, L> {
             }
             let host_ifname = holder.as_ref().unwrap_or(host_ifname);
             let released = self.pool.release_address(address).map_err(|error| not_released(&error))?;
-            // Of an address that no interface of ours owns nobody else can be the holder. One of ours that is free or
+            // Of an address that is not ours nobody else can be the holder. One of ours that is free or
             // another pod's is left alone.
             if released.is_some() || !self.pool.owns(address) {
                 self.unplug(address, host_ifname, phases).await?;

@@ -4,12 +4,13 @@ use std::time::Duration;
 
 use enipool_cni::queue::Entry;
 use enipool_cni::{NetConf, Request, Verb};
+use tokio::time::Instant;
 use tokio_util::sync::CancellationToken;
 use tracing::{error, info, warn};
 
 use super::observer::Phases;
 use super::ports::{Addresses, PodLinks};
-use super::verbs::Verbs;
+use super::verbs::{Verbs, patience};
 
 /// How often the queue is looked at when no call comes. Each call looks as well; only a deletion queued in the moment in
 /// which the agent starts, or by a plugin that gave up waiting, has to wait for this.
@@ -71,7 +72,8 @@ impl<A: Addresses, L: PodLinks> Verbs<A, L> {
             return Err((enipool_cni::CniError::new(enipool_cni::Code::Decode, words), false));
         }
         let conf = NetConf::parse(&request.config, Verb::Del).map_err(|error| (error, false))?;
-        let call = self.read(request, conf).map_err(|refusal| (refusal.error, false))?;
+        let deadline = Instant::now() + patience(request.timeout_ms);
+        let call = self.read(request, conf, deadline).map_err(|refusal| (refusal.error, false))?;
         self.del(&call, &mut Phases::default()).await.map_err(|refusal| (refusal.error, true))
     }
 

@@ -40,7 +40,7 @@ pub trait Addresses: Send + Sync + 'static {
 
     fn attachments(&self) -> Vec<(AttachmentKey, PodRef, Lease)>;
 
-    /// Whether one of the node's interfaces owns `address`, in use or not.
+    /// Whether `address` is one of this node's, in use or not, also where EC2 has taken it from a pod that runs.
     fn owns(&self, address: Ipv4Addr) -> bool;
 
     fn availability(&self) -> Availability;

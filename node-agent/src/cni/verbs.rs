@@ -72,6 +72,12 @@ impl Refusal {
         Self { error, label: "busy" }
     }
 
+    fn queued() -> Self {
+        let error = CniError::new(Code::TryAgainLater, "deletions that were queued while the agent was away go first")
+            .details("they are still being carried out; the agent's log names them");
+        Self { error, label: "busy" }
+    }
+
     pub(super) fn no_address(error: &AcquireError) -> Self {
         Self { error: answer::no_address(error), label: error.label() }
     }
@@ -122,7 +128,7 @@ impl<A: Addresses, L: PodLinks> Verbs<A, L> {
     pub async fn answer(&self, request: &Request, gone: impl Future<Output = ()>) -> Response {
         let begun = Instant::now();
         let mut phases = Phases::default();
-        let outcome = self.dispatch(request, gone, &mut phases).await;
+        let outcome = self.dispatch(request, begun + patience(request.timeout_ms), gone, &mut phases).await;
         let total = begun.elapsed();
         let label = outcome.as_ref().err().map_or("success", |refusal| refusal.label);
         self.observer.finished(&Finished { verb: request.verb, outcome: label, total, phases });
@@ -133,6 +139,7 @@ impl<A: Addresses, L: PodLinks> Verbs<A, L> {
     async fn dispatch(
         &self,
         request: &Request,
+        deadline: Instant,
         gone: impl Future<Output = ()>,
         phases: &mut Phases,
     ) -> Result<String, Refusal> {
@@ -144,7 +151,7 @@ impl<A: Addresses, L: PodLinks> Verbs<A, L> {
         }
         let conf = NetConf::parse(&request.config, request.verb)?;
         let version = conf.version;
-        self.dispatch_verb(request, conf, gone, phases).await.map_err(|mut refusal| {
+        self.dispatch_verb(request, conf, deadline, gone, phases).await.map_err(|mut refusal| {
             refusal.error = refusal.error.in_version(version);
             refusal
         })
@@ -154,6 +161,7 @@ impl<A: Addresses, L: PodLinks> Verbs<A, L> {
         &self,
         request: &Request,
         conf: NetConf,
+        deadline: Instant,
         gone: impl Future<Output = ()>,
         phases: &mut Phases,
     ) -> Result<String, Refusal> {
@@ -162,12 +170,14 @@ impl<A: Addresses, L: PodLinks> Verbs<A, L> {
             Verb::Version => {
                 return Err(CniError::new(Code::InvalidEnvironment, "VERSION is for the plugin to answer").into());
             }
-            Verb::Add | Verb::Del | Verb::Check | Verb::Gc => self.drain().await,
+            Verb::Add | Verb::Del | Verb::Check | Verb::Gc => {
+                timeout_at(deadline, self.drain()).await.map_err(|_| Refusal::queued())?;
+            }
         }
         if request.verb == Verb::Gc {
             return self.gc(&conf).await.map(|()| String::new());
         }
-        let call = self.read(request, conf)?;
+        let call = self.read(request, conf, deadline)?;
         match request.verb {
             Verb::Add => self.add(&call, gone, phases).await,
             Verb::Check => self.check(&call).await.map(|()| String::new()),
@@ -175,24 +185,16 @@ impl<A: Addresses, L: PodLinks> Verbs<A, L> {
         }
     }
 
-    pub(super) fn read<'a>(&self, request: &'a Request, conf: NetConf) -> Result<Call<'a>, Refusal> {
+    pub(super) fn read<'a>(&self, request: &'a Request, conf: NetConf, deadline: Instant) -> Result<Call<'a>, Refusal> {
         let args = PodArgs::parse(&request.args)?;
         let key = AttachmentKey::new(conf.name.as_str(), request.container_id.as_str(), request.ifname.as_str());
         let pod = PodRef { namespace: args.namespace.into(), name: args.name.into(), uid: args.uid.into() };
         let host_ifname = self.host_ifname_of(&key, &pod);
-        Ok(Call { request, key, pod, host_ifname, conf, deadline: Instant::now() + patience(request.timeout_ms) })
+        Ok(Call { request, key, pod, host_ifname, conf, deadline })
     }
 
-    /// A pod's first interface is named as the AWS plugin names it. Others, and containers that are no pods, need names of
-    /// their own.
     pub(super) fn host_ifname_of(&self, key: &AttachmentKey, pod: &PodRef) -> HostIfname {
-        if pod.name.is_empty() {
-            self.veth_prefix.host_ifname(&key.network, &format!("{}.{}", key.container_id, key.ifname))
-        } else if &*key.ifname == "eth0" {
-            self.veth_prefix.host_ifname(&pod.namespace, &pod.name)
-        } else {
-            self.veth_prefix.host_ifname(&pod.namespace, &format!("{}.{}", pod.name, key.ifname))
-        }
+        self.veth_prefix.host_ifname_of(key, pod)
     }
 
     pub(super) fn veth_prefix(&self) -> &VethPrefix {
@@ -222,14 +224,12 @@ impl<A: Addresses, L: PodLinks> Verbs<A, L> {
         if self.queue.holds(&call.key.network, &call.key.container_id, &call.key.ifname).unwrap_or(false) {
             return Err(Refusal::deletion_waits());
         }
-        let known = self.pool.lookup(&call.key);
-        let lease = match &known {
-            Some(lease) => lease.clone(),
-            None => self.wait_for_address(call, &mut deletion, gone, phases).await?,
-        };
+        let known = self.pool.lookup(&call.key).is_some();
+        // Also of a lease that is known the pool learns that a runtime asks for it.
+        let lease = self.wait_for_address(call, &mut deletion, gone, phases).await?;
         let spec = self.spec(call, &lease);
         let begun = Instant::now();
-        let link = self.plumb(&spec, known.is_some()).await;
+        let link = self.plumb(&spec, known).await;
         phases.netlink = begun.elapsed();
         match link {
             Ok(link) => {
@@ -238,7 +238,7 @@ impl<A: Addresses, L: PodLinks> Verbs<A, L> {
                 })
             }
             Err(error) => {
-                if known.is_none() {
+                if !known {
                     self.undo(call, &spec).await;
                 }
                 Err(Refusal::kernel("set up the pod's network", &error))
@@ -306,8 +306,8 @@ impl<A: Addresses, L: PodLinks> Verbs<A, L> {
     }
 }
 
-/// How long an ADD may wait: what the plugin says, less the time that it takes to make the link and to answer.
-fn patience(timeout_ms: u64) -> Duration {
+/// How long a call may take, from its arrival: what the plugin says, less the time that it takes to make the link and to answer.
+pub(super) fn patience(timeout_ms: u64) -> Duration {
     const MARGIN: Duration = Duration::from_secs(2);
     let timeout = if timeout_ms == 0 {
         Duration::from_secs(DEFAULT_ADD_TIMEOUT_SECONDS)

@@ -8,6 +8,7 @@ use std::fmt;
 use std::net::Ipv4Addr;
 
 use enipool_pool::id::MacAddress;
+use enipool_pool::ledger::{AttachmentKey, PodRef};
 use sha1::{Digest, Sha1};
 
 use super::DataplaneError;
@@ -117,6 +118,18 @@ impl VethPrefix {
 }
 
 impl VethPrefix {
+    /// The host-side interface name of an attachment. A pod's first interface is named as the AWS plugin names it. Others,
+    /// and containers that are no pods, need names of their own.
+    pub fn host_ifname_of(&self, key: &AttachmentKey, pod: &PodRef) -> HostIfname {
+        if pod.name.is_empty() {
+            self.host_ifname(&key.network, &format!("{}.{}", key.container_id, key.ifname))
+        } else if &*key.ifname == "eth0" {
+            self.host_ifname(&pod.namespace, &pod.name)
+        } else {
+            self.host_ifname(&pod.namespace, &format!("{}.{}", pod.name, key.ifname))
+        }
+    }
+
     /// The name that a stale host interface gets when it is in the way: still recognisable as a pod's, never equal to a
     /// [`Self::host_ifname`] (`x` is no hexadecimal digit).
     pub(super) fn stale_ifname(&self, ifindex: u32) -> String {

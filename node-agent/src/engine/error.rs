@@ -12,6 +12,8 @@ pub enum Shortage {
     Starting,
     /// Every address rests after use; they free themselves.
     Cooling,
+    /// EC2 gave addresses that the kernel refuses to be set up for.
+    HostNotSetUp,
     /// The planner's reason, also the name of the ENIPool's condition.
     Hold(HoldReason),
 }
@@ -22,6 +24,7 @@ impl Shortage {
         match self {
             Self::Starting => "Starting",
             Self::Cooling => "Cooling",
+            Self::HostNotSetUp => "HostNotSetUp",
             Self::Hold(reason) => reason.name(),
         }
     }
@@ -31,6 +34,7 @@ impl Shortage {
         match self {
             Self::Starting => "the agent is still finding out what the node holds",
             Self::Cooling => "all addresses that are not in use rest after their last pod",
+            Self::HostNotSetUp => "the node's kernel refuses to be set up for the addresses that EC2 gave",
             Self::Hold(reason) => explain(reason),
         }
     }
@@ -39,6 +43,9 @@ impl Shortage {
     pub fn advice(self) -> &'static str {
         match self {
             Self::Starting | Self::Cooling => WAIT,
+            Self::HostNotSetUp => {
+                "the agent tries again every half a minute; `enipool-agent doctor` in the agent's pod shows what differs"
+            }
             Self::Hold(reason) => advise(reason),
         }
     }
@@ -47,13 +54,14 @@ impl Shortage {
     pub fn passes(self) -> bool {
         !matches!(
             self,
-            Self::Hold(
-                HoldReason::InstanceLimit
-                    | HoldReason::MaxPods
-                    | HoldReason::AccessDenied
-                    | HoldReason::Paused
-                    | HoldReason::NoSubnet
-            )
+            Self::HostNotSetUp
+                | Self::Hold(
+                    HoldReason::InstanceLimit
+                        | HoldReason::MaxPods
+                        | HoldReason::AccessDenied
+                        | HoldReason::Paused
+                        | HoldReason::NoSubnet
+                )
         )
     }
 }
@@ -116,12 +124,19 @@ pub enum AcquireError {
     NotServing(String),
     /// No address came before the deadline.
     #[error(
-        "no free address for {waited:.1?}: {}{}; {}",
+        "no free address for {waited:.1?}: {}{}{}; {}",
         .shortage.explanation(),
+        .detail.as_ref().map_or_else(String::new, |detail| format!(" ({detail})")),
         .eta.map_or_else(String::new, |eta| format!(", the next is expected in {eta:.1?}")),
         .shortage.advice()
     )]
-    TimedOut { waited: Duration, shortage: Shortage, eta: Option<Duration> },
+    TimedOut {
+        waited: Duration,
+        shortage: Shortage,
+        eta: Option<Duration>,
+        /// What kernel or EC2 said, where that tells more than the reason.
+        detail: Option<String>,
+    },
     /// A DEL of the same attachment came while the ADD waited.
     #[error("the attachment was deleted while its ADD waited for an address")]
     Cancelled,
@@ -161,7 +176,9 @@ mod tests {
 
     #[test]
     fn what_people_are_told_to_do_names_only_commands_that_exist() {
-        let all = [Shortage::Starting, Shortage::Cooling].into_iter().chain(HoldReason::ALL.map(Shortage::Hold));
+        let all = [Shortage::Starting, Shortage::Cooling, Shortage::HostNotSetUp]
+            .into_iter()
+            .chain(HoldReason::ALL.map(Shortage::Hold));
         for shortage in all {
             let text = format!("{}; {}", shortage.explanation(), shortage.advice());
             for command in text.split("kubectl ").skip(1) {

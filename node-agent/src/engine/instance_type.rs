@@ -12,7 +12,7 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use enipool_pool::InstanceType;
-use enipool_pool::capacity::{self, Capacity};
+use enipool_pool::capacity::Capacity;
 use enipool_pool::ec2::{Action, Ec2, Ec2Error, Ec2ErrorKind, InstanceTypeLimits};
 use enipool_pool::imds::Imds;
 use serde::{Deserialize, Serialize};
@@ -100,10 +100,17 @@ pub(super) enum Source {
     Table,
 }
 
+/// Types whose limits come with the agent; `None` for one that is newer.
+pub type Table = fn(&InstanceType) -> Option<InstanceTypeLimits>;
+
 /// What is known without asking anybody.
-pub(super) fn known(file: &TypeFile, instance_type: &InstanceType) -> Option<(InstanceTypeLimits, Source)> {
+pub(super) fn known(
+    file: &TypeFile,
+    table: Table,
+    instance_type: &InstanceType,
+) -> Option<(InstanceTypeLimits, Source)> {
     let kept = file.read(instance_type).map(|limits| (limits, Source::Ec2));
-    kept.or_else(|| capacity::bundled(instance_type).map(|limits| (limits, Source::Table)))
+    kept.or_else(|| table(instance_type).map(|limits| (limits, Source::Table)))
 }
 
 /// Asks EC2 about a type that was taken from the table, once and off everybody's way, until `shutdown`. What EC2 says
@@ -160,6 +167,8 @@ fn no_answer() -> Ec2Error {
 
 #[cfg(test)]
 mod tests {
+    use enipool_pool::capacity;
+
     use super::*;
 
     fn file() -> (tempfile::TempDir, TypeFile) {
@@ -177,9 +186,9 @@ mod tests {
     fn what_ec2_said_wins_over_the_table() {
         let (_dir, file) = file();
         let m5_large = InstanceType::new("m5.large");
-        assert_eq!(known(&file, &m5_large), Some((limits(3), Source::Table)));
+        assert_eq!(known(&file, capacity::bundled, &m5_large), Some((limits(3), Source::Table)));
         file.write(&limits(4));
-        assert_eq!(known(&file, &m5_large), Some((limits(4), Source::Ec2)));
+        assert_eq!(known(&file, capacity::bundled, &m5_large), Some((limits(4), Source::Ec2)));
     }
 
     #[test]
@@ -187,7 +196,7 @@ mod tests {
         let (_dir, file) = file();
         file.write(&limits(4));
         assert_eq!(file.read(&InstanceType::new("m5.xlarge")), None);
-        assert_eq!(known(&file, &InstanceType::new("zz9.large")), None, "to be asked for");
+        assert_eq!(known(&file, capacity::bundled, &InstanceType::new("zz9.large")), None, "to be asked for");
     }
 
     #[test]

@@ -20,6 +20,7 @@ pub use clock::Clock;
 pub use config::EffectiveConfig;
 pub use enipool_pool::ledger::{AttachmentKey, Lease, PodRef};
 pub use error::{AcquireError, Shortage};
+pub use instance_type::Table;
 pub use pool::Pool;
 pub use port::{HostEni, HostPicture, HostPod, HostView, Kernel, KernelError};
 pub use run::{Ec2Observer, Hands};

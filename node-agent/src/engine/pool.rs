@@ -10,7 +10,6 @@ use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::time::Duration;
 
 use enipool_pool::Timestamp;
-use enipool_pool::eni::SETTLING;
 use enipool_pool::ledger::record::Record;
 use enipool_pool::ledger::{AttachmentKey, Lease, PodRef};
 use tokio::sync::{Notify, oneshot, watch};
@@ -49,14 +48,15 @@ pub(super) struct State {
     journal: Journal,
     /// When to try again to write a journal anew that is only too long.
     compact_at: Option<Timestamp>,
+    clock: Clock,
     waiting: HashMap<WaiterId, oneshot::Sender<Result<Lease, AcquireError>>>,
     pub(super) stopping: bool,
 }
 
 impl Pool {
     pub(super) fn new(mut machine: Machine, journal: Journal, clock: Clock) -> (Self, Arc<Shared>) {
-        let first = machine.snapshot(Phase::Starting("setting the host up".into()), clock.now());
-        let state = State { machine, journal, compact_at: None, waiting: HashMap::new(), stopping: false };
+        let first = machine.snapshot(Phase::Starting(machine.starting()), clock.now());
+        let state = State { machine, journal, clock, compact_at: None, waiting: HashMap::new(), stopping: false };
         let shared = Arc::new(Shared {
             state: Mutex::new(state),
             urgent: Notify::new(),
@@ -101,10 +101,10 @@ impl Pool {
                 if let Ok(result) = wait.granted.try_recv() {
                     return result;
                 }
-                let (shortage, eta, waited) = state.machine.why_waiting(id, self.shared.clock.now());
+                let error = state.machine.why_waiting(id, self.shared.clock.now());
                 state.give_up(id);
                 self.shared.casual.notify_one();
-                Err(AcquireError::TimedOut { waited, shortage, eta })
+                Err(error)
             }
         }
     }
@@ -136,6 +136,11 @@ impl Pool {
 
     pub fn lookup(&self, key: &AttachmentKey) -> Option<Lease> {
         self.shared.lock().machine.ledger().lookup(key)
+    }
+
+    /// Whether `address` is one of this node's: an interface owns it, or a pod has it still although EC2 took it away.
+    pub fn owns(&self, address: Ipv4Addr) -> bool {
+        self.shared.lock().machine.ledger().state(address).is_some()
     }
 
     /// All leases, in no particular order.
@@ -185,7 +190,7 @@ impl Shared {
         } else if state.machine.is_serving() {
             Phase::Serving
         } else {
-            Phase::Starting("setting the host up".into())
+            Phase::Starting(state.machine.starting())
         };
         let now = self.clock.now();
         let snapshot = state.machine.snapshot(phase, now);
@@ -243,7 +248,7 @@ impl State {
     }
 
     fn rewrite(&mut self, now: Timestamp) -> io::Result<()> {
-        let records = self.machine.recovered().records(now, SETTLING);
+        let records = self.machine.journal(now, self.clock.uptime());
         self.journal.rewrite(&records)
     }
 

@@ -5,6 +5,7 @@ use std::future::Future;
 use std::net::Ipv4Addr;
 use std::time::Duration;
 
+use enipool_pool::ledger::{AttachmentKey, PodRef};
 use enipool_pool::{EniId, MacAddress, Prefix, SubnetCidr};
 use ipnet::Ipv4Net;
 
@@ -54,6 +55,8 @@ pub trait Kernel: Send + Sync + 'static {
     /// Brings the host to this state. Idempotent.
     fn apply(&self, picture: &HostPicture) -> impl Future<Output = Result<(), KernelError>> + Send;
     fn observe(&self) -> impl Future<Output = Result<HostView, KernelError>> + Send;
+    /// Name of the host's end of this attachment's link.
+    fn host_ifname(&self, key: &AttachmentKey, pod: &PodRef) -> String;
     /// Which of `pods` have left nothing behind: neither a route to the address nor the interface.
     fn gone(&self, pods: &[HostPod]) -> impl Future<Output = Result<Vec<HostPod>, KernelError>> + Send;
     /// Ends when a link with this MAC exists; an error after `timeout`. Driven by the kernel's events, not by polling.

@@ -160,7 +160,7 @@ async fn carry_out<E: Ec2, I: Imds, K: Kernel>(op: Op, hands: &Hands<E, I, K>) -
         Op::Delete { eni } => Done::Changed(ec2.delete_network_interface(&eni).await),
         Op::Apply(picture) => Done::Applied(bounded(kernel.apply(&picture)).await),
         Op::AwaitLink { mac, timeout, .. } => Done::Link(kernel.wait_link(mac, timeout).await),
-        Op::Hint => Done::Hint(all_of_imds(hands.imds.as_ref()).await),
+        Op::Hint | Op::Surroundings => Done::Hint(all_of_imds(hands.imds.as_ref()).await),
     };
     if let Some(action) = action {
         // What an engineer looks for first: each call to EC2, once, with how it ended.

@@ -10,15 +10,14 @@ use std::time::Duration;
 
 use enipool_pool::capacity::Capacity;
 use enipool_pool::ec2::{Action, Ec2, EniFilter};
-use enipool_pool::eni::SETTLING;
 use enipool_pool::imds::{Imds, ImdsEni, InstanceIdentity};
-use enipool_pool::ledger::record::Recovered;
+use enipool_pool::ledger::record::{Moment, Recovered};
 use tokio_util::sync::CancellationToken;
 
 use super::adopted;
 use super::clock::Clock;
 use super::config::EffectiveConfig;
-use super::instance_type::{self, Source, TypeFile};
+use super::instance_type::{self, Source, Table, TypeFile};
 use super::journal::Journal;
 use super::machine::{Described, Machine, Me, Start};
 use super::pool::Pool;
@@ -41,6 +40,9 @@ pub struct EngineConfig {
     pub journal: PathBuf,
     /// What to aim for until somebody says otherwise.
     pub config: EffectiveConfig,
+    /// What is known of instance types without asking EC2: [`capacity::bundled`](enipool_pool::capacity::bundled) in
+    /// production.
+    pub table: Table,
     /// Spreads pauses and makes tokens unique. Random in production.
     pub seed: u64,
 }
@@ -88,7 +90,13 @@ pub async fn start_with<E: Ec2, I: Imds, K: Kernel>(
     tracing::info!(instance = %me.instance, instance_type = %me.instance_type, zone = %me.zone, "this is me");
     let asked_at = clock.now();
     let filter = EniFilter { instance: Some(me.instance.clone()), ..EniFilter::default() };
-    let recovered = recover(&engine.journal);
+    let mut recovered = recover(&engine.journal);
+    if let Some(uptime) = clock.uptime() {
+        let ahead = recovered.follow_clock(Moment { at: clock.now(), uptime });
+        if ahead != 0 {
+            tracing::warn!(ahead_ms = ahead, "the clock was set since the journal was begun; its times follow");
+        }
+    }
     let known = recovered.instance.as_ref() == Some(&me.instance) && !recovered.holdings.is_empty();
     let described = async {
         let asking = persist("describing the instance's interfaces", &shutdown, || {
@@ -112,9 +120,7 @@ pub async fn start_with<E: Ec2, I: Imds, K: Kernel>(
     let start = Start { me: me.clone(), config, recovered, described, asked_at, host, seed: engine.seed };
     let now = clock.now();
     let mut machine = Machine::begin(start, now);
-    let mut records = vec![machine.opening(now)];
-    records.extend(machine.recovered().records(now, SETTLING).into_iter().skip(1));
-    let journal = Journal::create(&engine.journal, &records)
+    let journal = Journal::create(&engine.journal, &machine.journal(now, clock.uptime()))
         .map_err(|source| StartError::Journal { path: engine.journal.clone(), source })?;
     machine.count_call(Action::DescribeNetworkInterfaces);
     if asked_type == Asked::Now {
@@ -173,7 +179,7 @@ async fn learn<E: Ec2, I: Imds, K: Kernel>(
         persist("reading the instance's identity from IMDS", shutdown, || hands.imds.identity()).await?;
     let ImdsEni { subnet, subnet_cidr, vpc_cidrs, security_groups, .. } =
         persist("reading the primary interface from IMDS", shutdown, || hands.imds.eni(primary_mac)).await?;
-    let (limits, asked) = match instance_type::known(type_file, &instance_type) {
+    let (limits, asked) = match instance_type::known(type_file, engine.table, &instance_type) {
         Some((limits, Source::Ec2)) => (limits, Asked::Earlier),
         Some((limits, Source::Table)) => (limits, Asked::Never),
         None => {

@@ -176,6 +176,8 @@ pub struct PoolSnapshot {
     pub in_progress: Vec<ActionView>,
     /// What stands between the node and the addresses that it should have; `None` when it has them.
     pub shortage: Option<Shortage>,
+    /// What kernel or EC2 said of it, where that tells more than the reason.
+    pub shortage_detail: Option<String>,
     /// When that may be over, where anybody can tell.
     pub shortage_ends: Option<Timestamp>,
     /// What the planner says about its last plan, for a person.

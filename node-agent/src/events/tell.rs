@@ -203,8 +203,9 @@ impl Teller {
         }
         let eta = snapshot.shortage_ends.filter(|at| *at > now).map(|at| at.since(now).as_secs().max(1));
         let eta = eta.map(|seconds| format!(" (expected in {seconds} s)")).unwrap_or_default();
+        let said = snapshot.shortage_detail.as_ref().map(|said| format!(" ({said})")).unwrap_or_default();
         let note = format!(
-            "Has waited {} s for an address: {}{eta}; {}. {why}.",
+            "Has waited {} s for an address: {}{said}{eta}; {}. {why}.",
             waited.as_secs(),
             shortage.explanation(),
             shortage.advice()
@@ -250,9 +251,12 @@ struct Kind {
 fn kind_of(kind: &'static str) -> Kind {
     let (about, warning, reason, action) = match kind {
         "Leftover" => (About::Pool, false, "LeftoverDeleted", "CleanUp"),
-        "ForgottenLease" | "ForgottenLeaseEnded" | "HandsOff" | "CapacityDiffers" => {
-            (About::Pool, false, kind, "Reconcile")
-        }
+        "ForgottenLease"
+        | "ForgottenLeaseEnded"
+        | "LeaseWithoutPod"
+        | "LeaseWithoutPodEnded"
+        | "HandsOff"
+        | "CapacityDiffers" => (About::Pool, false, kind, "Reconcile"),
         "AttachStuck" => (About::Pool, true, kind, "Attach"),
         "HostSetUp" => (About::Node, true, "HostNotSetUp", "KeepHost"),
         // What journal, kernel and EC2 did not agree about.
@@ -264,7 +268,8 @@ fn kind_of(kind: &'static str) -> Kind {
 /// Whether the pool's people should know of a shortage that stands.
 fn is_news(shortage: Shortage, pods_wait: bool) -> bool {
     match shortage {
-        Shortage::Starting | Shortage::Cooling => false,
+        // What the kernel refuses is told on the node, with its words.
+        Shortage::Starting | Shortage::Cooling | Shortage::HostNotSetUp => false,
         Shortage::Hold(reason) => match reason {
             HoldReason::SubnetExhausted
             | HoldReason::NoContiguousPrefix
@@ -288,6 +293,7 @@ fn is_news(shortage: Shortage, pods_wait: bool) -> bool {
 fn is_on_its_way(shortage: Shortage) -> bool {
     match shortage {
         Shortage::Starting | Shortage::Cooling => true,
+        Shortage::HostNotSetUp => false,
         Shortage::Hold(reason) => {
             matches!(reason, HoldReason::AttachInFlight | HoldReason::AssignInFlight | HoldReason::AwaitingTurn)
         }
@@ -297,7 +303,9 @@ fn is_on_its_way(shortage: Shortage) -> bool {
 fn patience(shortage: Shortage) -> Duration {
     match shortage {
         _ if is_on_its_way(shortage) => ON_ITS_WAY,
-        Shortage::Hold(HoldReason::Ec2Unavailable | HoldReason::Throttled | HoldReason::CallLimit) => STANDS,
+        // One refusal is none: it is tried again at once.
+        Shortage::HostNotSetUp
+        | Shortage::Hold(HoldReason::Ec2Unavailable | HoldReason::Throttled | HoldReason::CallLimit) => STANDS,
         _ => WAITS,
     }
 }

@@ -160,6 +160,7 @@ fn pool(snapshot: &PoolSnapshot) -> Value {
         })).collect::<Vec<_>>(),
         "shortage": snapshot.shortage.map(|shortage| json!({
             "reason": shortage.label(), "explanation": shortage.explanation(), "advice": shortage.advice(),
+            "detail": snapshot.shortage_detail,
         })),
         "decision": snapshot.decision,
         "inProgress": snapshot.in_progress.iter().map(|action| json!({

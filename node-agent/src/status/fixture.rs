@@ -81,6 +81,7 @@ pub(crate) fn snapshot() -> PoolSnapshot {
         intents: Vec::new(),
         in_progress: Vec::new(),
         shortage: None,
+        shortage_detail: None,
         shortage_ends: None,
         target: 5,
         decision: "as planned".into(),

@@ -109,9 +109,10 @@ fn conditions(snapshot: &PoolSnapshot, surroundings: Surroundings, status: &mut 
                 served,
                 reason,
                 format!(
-                    "{available} free, {} waiting: {}; {}.",
+                    "{available} free, {} waiting: {}{}; {}.",
                     snapshot.waiting.len(),
                     shortage.explanation(),
+                    detail(snapshot),
                     shortage.advice()
                 ),
             );
@@ -165,10 +166,16 @@ fn conditions(snapshot: &PoolSnapshot, surroundings: Surroundings, status: &mut 
     pressing.into_iter().next().unwrap_or(Reason::AsPlanned)
 }
 
+/// What kernel or EC2 said, as a part of a sentence.
+fn detail(snapshot: &PoolSnapshot) -> String {
+    snapshot.shortage_detail.as_ref().map(|said| format!(" ({said})")).unwrap_or_default()
+}
+
 fn reason(shortage: Shortage) -> Reason {
     match shortage {
         Shortage::Starting => Reason::Starting,
         Shortage::Cooling => Reason::Cooling,
+        Shortage::HostNotSetUp => Reason::DataplaneFailed,
         Shortage::Hold(reason) => reason.into(),
     }
 }

@@ -7,11 +7,14 @@ mod by_hand;
 mod class;
 mod idle;
 mod node;
+mod reasons;
 mod refusals;
 mod restart;
 #[path = "../sim/mod.rs"]
 mod sim;
+mod starts;
 mod strays;
+mod surroundings;
 mod taken;
 
 use std::time::Duration;
@@ -221,7 +224,7 @@ async fn a_lease_of_which_only_the_kernel_knew_ends_when_the_pod_is_seen_gone_tw
     let mut snapshot = node.pool.snapshot();
     let ended = snapshot.wait_for(|snapshot| snapshot.counts.assigned == 1).await.unwrap().clone();
     assert_eq!(ended.counts.cooling, 1, "it rests like any other");
-    assert_eq!(node.pool.attachments()[0].2.address, known, "the kernel shows that pod neither, but it has a plugin");
+    assert_eq!(node.pool.attachments()[0].2.address, known, "that pod runs, and has a plugin");
     node.kill();
     node.restart(warm_ips(3)).await;
     assert_eq!(node.pool.attachments().len(), 1, "written down");

@@ -1,6 +1,6 @@
 //! One node: the simulated region, a kernel that shows what EC2 has plugged in, and the engine.
 
-use std::collections::BTreeSet;
+use std::collections::{BTreeMap, BTreeSet};
 use std::net::Ipv4Addr;
 use std::path::PathBuf;
 use std::sync::atomic::{AtomicBool, Ordering};
@@ -11,15 +11,19 @@ use ec2_sim::model::request::{Assign, CreateInterface, RunInstances, Wanted};
 use ec2_sim::{Model, Request, Response, SharedModel, SimConfig, SimEc2};
 use enipool_agent::engine::{
     self, AttachmentKey, Clock, EffectiveConfig, EngineConfig, EniView, HostEni, HostPicture, HostPod, HostView,
-    Kernel, KernelError, Lease, Phase, PodRef, Pool,
+    Kernel, KernelError, Lease, Phase, PodRef, Pool, Table,
 };
+use enipool_pool::capacity;
 use enipool_pool::ec2::{CreateEni, Ec2, InterfaceType, Supply};
 use enipool_pool::eni::{TAG_INSTANCE, TAG_INTENT, TAG_NO_MANAGE};
 use enipool_pool::imds::{Imds, ImdsEni, ImdsError, InstanceIdentity};
-use enipool_pool::{ClientToken, EniId, InstanceId, InstanceType, MacAddress, SubnetId};
+use enipool_pool::{ClientToken, EniId, InstanceId, InstanceType, MacAddress, SecurityGroupId, SubnetId};
 use tokio_util::sync::CancellationToken;
 
 use crate::sim;
+
+/// How the links of pods begin that this agent made.
+const OUR_LINKS: &str = "eni-";
 
 pub(crate) fn key(n: u32) -> AttachmentKey {
     AttachmentKey::new("enipool", format!("container-{n}"), "eth0")
@@ -80,6 +84,7 @@ pub(crate) struct SimKernel {
 
 impl SimKernel {
     pub(crate) fn show_pod(&self, address: Ipv4Addr, host_ifname: &str) {
+        self.hide_pod(address);
         self.pods.lock().unwrap().push(HostPod { address, host_ifname: host_ifname.into() });
     }
 
@@ -106,6 +111,11 @@ impl SimKernel {
         picture.enis.iter().any(|eni| eni.id == lease.eni && held(eni))
     }
 
+    /// The VPC's ranges that it is set up for.
+    pub(crate) fn vpc_cidrs(&self) -> Vec<String> {
+        self.picture.lock().unwrap().vpc_cidrs.iter().map(ToString::to_string).collect()
+    }
+
     fn links(&self) -> BTreeSet<MacAddress> {
         sim::links(&self.shared, &self.instance)
     }
@@ -123,6 +133,10 @@ impl Kernel for SimKernel {
 
     async fn observe(&self) -> Result<HostView, KernelError> {
         Ok(HostView { pods: self.pods.lock().unwrap().clone(), links: self.links() })
+    }
+
+    fn host_ifname(&self, _: &AttachmentKey, pod: &PodRef) -> String {
+        format!("{OUR_LINKS}{}", pod.name)
     }
 
     async fn gone(&self, pods: &[HostPod]) -> Result<Vec<HostPod>, KernelError> {
@@ -149,12 +163,25 @@ pub(crate) struct Node {
     pub(crate) shutdown: CancellationToken,
     pub(crate) journal: PathBuf,
     instance: InstanceId,
+    table: Table,
+    /// By how much the node's clock is wrong from the next start on.
+    pub(crate) clock_ahead: Duration,
     task: tokio::task::JoinHandle<()>,
     _dir: tempfile::TempDir,
 }
 
 impl Node {
     pub(crate) async fn start(sim: SimConfig, instance_type: &str, config: EffectiveConfig) -> Self {
+        Self::start_knowing(capacity::bundled, sim, instance_type, config).await
+    }
+
+    /// With a table of instance types that need not have this one.
+    pub(crate) async fn start_knowing(
+        table: Table,
+        sim: SimConfig,
+        instance_type: &str,
+        config: EffectiveConfig,
+    ) -> Self {
         let shared = SharedModel::running(Model::new(sim).unwrap());
         let driven = shared.clone();
         tokio::spawn(async move { driven.drive().await });
@@ -174,17 +201,25 @@ impl Node {
         };
         let dir = tempfile::tempdir().unwrap();
         let journal = dir.path().join("journal");
-        let (pool, shutdown, task) = engine(&shared, &instance, &kernel, &journal, config).await;
-        Self { shared, kernel, pool, shutdown, journal, instance, task, _dir: dir }
+        let (pool, shutdown, task) = engine(&shared, &instance, &kernel, &journal, table, Duration::ZERO, config).await;
+        Self { shared, kernel, pool, shutdown, journal, instance, table, clock_ahead: Duration::ZERO, task, _dir: dir }
     }
 
-    /// The process dies as it stands.
+    /// The process dies as it stands. Its pods run on, and no other.
     pub(crate) fn kill(&mut self) {
         self.task.abort();
+        self.kernel.pods.lock().unwrap().retain(|pod| !pod.host_ifname.starts_with(OUR_LINKS));
+        for (key, pod, lease) in self.pool.attachments() {
+            if !key.network.is_empty() {
+                self.kernel.show_pod(lease.address, &self.kernel.host_ifname(&key, &pod));
+            }
+        }
     }
 
     pub(crate) async fn restart(&mut self, config: EffectiveConfig) {
-        let (pool, shutdown, task) = engine(&self.shared, &self.instance, &self.kernel, &self.journal, config).await;
+        let (pool, shutdown, task) =
+            engine(&self.shared, &self.instance, &self.kernel, &self.journal, self.table, self.clock_ahead, config)
+                .await;
         (self.pool, self.shutdown, self.task) = (pool, shutdown, task);
     }
 
@@ -325,6 +360,39 @@ impl Node {
         reply.result.unwrap();
     }
 
+    /// A person gives the VPC these ranges.
+    pub(crate) fn set_vpc_cidrs(&self, cidrs: &[&str]) {
+        let cidrs = cidrs.iter().map(|cidr| cidr.parse().unwrap()).collect();
+        self.shared.with(|model| {
+            let vpc = model.vpcs().next().unwrap().id.clone();
+            model.set_vpc_cidrs(&vpc, cidrs).unwrap();
+        });
+    }
+
+    /// A person gives an interface these security groups.
+    pub(crate) async fn set_groups_by_hand(&self, eni: &EniId, groups: &[SecurityGroupId]) {
+        SimEc2::new(self.shared.clone(), "person").set_security_groups(eni, groups).await.unwrap();
+    }
+
+    /// The security group of this name.
+    pub(crate) fn group(&self, name: &str) -> SecurityGroupId {
+        self.shared.with(|model| model.security_groups().find(|group| group.name == name).unwrap().id.clone())
+    }
+
+    /// The instance's interfaces but for the primary, with their security groups.
+    pub(crate) fn groups(&self) -> BTreeMap<EniId, Vec<SecurityGroupId>> {
+        let primary = self.primary();
+        let others = |model: &mut Model| {
+            let others = model.interfaces().filter(|eni| eni.id != primary);
+            others.map(|eni| (eni.id.clone(), eni.security_groups.clone())).collect()
+        };
+        self.shared.with(others)
+    }
+
+    pub(crate) fn primary(&self) -> EniId {
+        self.pool.snapshot().borrow().enis[0].id.clone()
+    }
+
     /// The region's subnets, in the order of its configuration.
     pub(crate) fn subnet(&self, nth: usize) -> SubnetId {
         self.shared.with(|model| model.subnets().nth(nth).unwrap().info.id.clone())
@@ -346,14 +414,17 @@ async fn engine(
     instance: &InstanceId,
     kernel: &SimKernel,
     journal: &std::path::Path,
+    table: Table,
+    ahead: Duration,
     config: EffectiveConfig,
 ) -> (Pool, CancellationToken, tokio::task::JoinHandle<()>) {
     let shutdown = CancellationToken::new();
     let imds = SimImds { shared: shared.clone(), instance: instance.clone() };
     let hands = engine::hands(SimEc2::new(shared.clone(), "agent"), imds, kernel.clone());
-    let engine_config =
-        EngineConfig { node: "node".into(), cluster: "test".into(), journal: journal.to_owned(), config, seed: 42 };
-    let clock = Clock::from(shared.with(|model| model.now()));
+    let journal = journal.to_owned();
+    let engine_config = EngineConfig { node: "node".into(), cluster: "test".into(), journal, config, table, seed: 42 };
+    let uptime = shared.with(|model| model.now());
+    let clock = Clock::from(uptime.plus(ahead)).with_uptime(uptime);
     let engine = engine::start(engine_config, hands, clock, shutdown.clone()).await.unwrap();
     engine.pool.snapshot().wait_for(|snapshot| snapshot.phase == Phase::Serving).await.unwrap();
     (engine.pool, shutdown, engine.task)

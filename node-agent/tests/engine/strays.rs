@@ -17,6 +17,7 @@ async fn addresses_taken_by_hand_are_noticed_through_imds_and_the_pod_keeps_its_
     let mut snapshot = node.pool.snapshot();
     let seen = snapshot.wait_for(|snapshot| !snapshot.strays.is_empty()).await.unwrap().clone();
     assert_eq!(seen.strays[0].address, lease.address);
+    assert!(node.pool.owns(lease.address), "a late DEL that names it must not take the pod's link down");
     assert!(seen.notices.iter().any(|notice| notice.kind == "StrayAddress" && notice.text.contains("default/pod-1")));
     assert_eq!(node.pool.lookup(&key(1)).map(|lease| lease.address), Some(lease.address));
     assert_eq!(node.pool.release(&key(1)).unwrap().map(|lease| lease.address), Some(lease.address));

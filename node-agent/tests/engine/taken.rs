@@ -6,30 +6,31 @@ use std::net::Ipv4Addr;
 use std::time::Duration;
 
 use enipool_agent::engine::machine::{Acquire, Described, Done, Effects, Machine, Me, Op, Start};
-use enipool_agent::engine::{EffectiveConfig, HostView, Lease, Phase};
+use enipool_agent::engine::{EffectiveConfig, HostPod, HostView, Lease, Phase, Shortage};
 use enipool_pool::capacity::{self, Capacity};
 use enipool_pool::ec2::{Action, Attachment, Ec2Error, Ec2ErrorKind, Eni, EniStatus, InterfaceType};
 use enipool_pool::eni::{Holdings, SETTLING, TAG_INSTANCE};
+use enipool_pool::imds::ImdsError;
 use enipool_pool::ledger::record::{Record, Recovered, VERSION};
 use enipool_pool::{EniId, InstanceId, InstanceType, MacAddress, Prefix, Timestamp, Zone};
 
 use crate::node::{key, pod};
 use crate::warm_ips;
 
-const PRIMARY: u32 = 0;
-const SECOND: u32 = 1;
+pub(crate) const PRIMARY: u32 = 0;
+pub(crate) const SECOND: u32 = 1;
 /// When the taking was written down.
-const TAKING: Timestamp = Timestamp(1_700_000_000_000);
+pub(crate) const TAKING: Timestamp = Timestamp(1_700_000_000_000);
 
-fn ip(last: u8) -> Ipv4Addr {
+pub(crate) fn ip(last: u8) -> Ipv4Addr {
     Ipv4Addr::new(10, 0, 0, last)
 }
 
-fn instance() -> InstanceId {
+pub(crate) fn instance() -> InstanceId {
     "i-1".parse().unwrap()
 }
 
-fn id(device_index: u32) -> EniId {
+pub(crate) fn id(device_index: u32) -> EniId {
     format!("eni-{device_index}").parse().unwrap()
 }
 
@@ -38,7 +39,7 @@ fn mac(device_index: u32) -> MacAddress {
 }
 
 /// The interface as EC2 describes it.
-fn eni(device_index: u32, addresses: &[u8]) -> Eni {
+pub(crate) fn eni(device_index: u32, addresses: &[u8]) -> Eni {
     let attachment = Attachment {
         id: format!("eni-attach-{device_index}").parse().unwrap(),
         instance: Some(instance()),
@@ -69,11 +70,12 @@ fn exhausted(action: Action) -> Ec2Error {
 }
 
 /// A machine, and what EC2 shows.
-struct Rig {
-    machine: Machine,
+pub(crate) struct Rig {
+    pub(crate) machine: Machine,
     now: Timestamp,
     ec2: Vec<Eni>,
     taken: BTreeSet<Ipv4Addr>,
+    subnet_questions: u32,
 }
 
 impl Rig {
@@ -83,17 +85,23 @@ impl Rig {
         let long_ago = Timestamp(TAKING.0 - 3_600_000);
         let holds = |eni: &Eni| Record::Holds { eni: eni.id.clone(), holdings: Holdings::of(eni), at: long_ago };
         let records = [
-            Record::Opened { version: VERSION, instance: instance(), at: long_ago },
+            Record::Opened { version: VERSION, instance: instance(), at: long_ago, uptime: None },
             holds(&eni(PRIMARY, &[])),
             holds(&eni(SECOND, &[22, 23, 24])),
             Record::Assigned { key: key(1), pod: pod(1), address: ip(24), eni: id(SECOND), at: long_ago },
             Record::Taking { eni: id(SECOND), addresses: vec![ip(23)], prefixes: Vec::new(), at: TAKING },
         ];
-        Self::restart(config, records.into(), vec![eni(PRIMARY, &[23]), eni(SECOND, &[22, 24])])
+        let runs = HostPod { address: ip(24), host_ifname: "eni-1".into() };
+        let ec2 = vec![eni(PRIMARY, &[23]), eni(SECOND, &[22, 24])];
+        Self::restart_with(vec![runs], config, records.into(), ec2)
     }
 
-    /// A start three seconds after the taking was written down.
-    fn restart(config: EffectiveConfig, records: Vec<Record>, ec2: Vec<Eni>) -> Self {
+    /// A start three seconds after the taking was written down, of a node without pods.
+    pub(crate) fn restart(config: EffectiveConfig, records: Vec<Record>, ec2: Vec<Eni>) -> Self {
+        Self::restart_with(Vec::new(), config, records, ec2)
+    }
+
+    fn restart_with(pods: Vec<HostPod>, config: EffectiveConfig, records: Vec<Record>, ec2: Vec<Eni>) -> Self {
         let now = TAKING.plus(Duration::from_secs(3));
         let instance_type = InstanceType::new("m5.large");
         let me = Me {
@@ -117,11 +125,11 @@ impl Rig {
             recovered: Recovered::from_records(records),
             described: Described::By(ec2.clone()),
             asked_at: now,
-            host: HostView { pods: Vec::new(), links: [mac(PRIMARY), mac(SECOND)].into() },
+            host: HostView { pods, links: [mac(PRIMARY), mac(SECOND)].into() },
             seed: 1,
         };
         let machine = Machine::begin(start, now);
-        let mut rig = Self { machine, now, ec2, taken: BTreeSet::new() };
+        let mut rig = Self { machine, now, ec2, taken: BTreeSet::new(), subnet_questions: 0 };
         rig.pass(Duration::ZERO);
         rig
     }
@@ -149,6 +157,11 @@ impl Rig {
                     }
                     Op::Assign { .. } => Done::Assigned(Err(exhausted(Action::AssignPrivateIpAddresses))),
                     Op::Create(_) => Done::Created(Err(exhausted(Action::CreateNetworkInterface))),
+                    Op::DescribeSubnets(_) => {
+                        self.subnet_questions += 1;
+                        Done::Subnets(Ok(Vec::new()))
+                    }
+                    Op::Surroundings => Done::Hint(Err(ImdsError::Unavailable("it is silent".into()))),
                     // Never answered.
                     Op::Hint => continue,
                     op => panic!("not expected: {op:?}"),
@@ -167,7 +180,7 @@ impl Rig {
         }
     }
 
-    fn notices(&mut self) -> Vec<&'static str> {
+    pub(crate) fn notices(&mut self) -> Vec<&'static str> {
         let snapshot = self.machine.snapshot(Phase::Serving, self.now);
         snapshot.notices.iter().map(|notice| notice.kind).collect()
     }
@@ -213,11 +226,24 @@ fn an_address_out_of_a_prefix_that_was_taken_serves_when_ec2_gives_it_as_a_singl
         Record::Holds { eni: id(PRIMARY), holdings, at: TAKING }
     };
     let records = vec![
-        Record::Opened { version: VERSION, instance: instance(), at: TAKING },
+        Record::Opened { version: VERSION, instance: instance(), at: TAKING, uptime: None },
         with(&[], &[prefix]),
         Record::Taking { eni: id(PRIMARY), addresses: Vec::new(), prefixes: vec![prefix], at: TAKING },
         with(&[20], &[]),
     ];
     let mut rig = Rig::restart(warm_ips(1), records, vec![eni(PRIMARY, &[20])]);
     assert_eq!(rig.acquire(1).map(|lease| lease.address), Some(ip(20)), "only the prefix was taken");
+}
+
+#[test]
+fn a_subnet_that_ec2_does_not_know_is_asked_for_ever_less_often() {
+    let mut far = eni(SECOND, &[22]);
+    far.subnet = "subnet-2".parse().unwrap();
+    let mut rig = Rig::restart(warm_ips(0), Vec::new(), vec![eni(PRIMARY, &[]), far]);
+    rig.pass(Duration::from_secs(3600));
+    assert!((5..40).contains(&rig.subnet_questions), "{} questions in an hour", rig.subnet_questions);
+    assert_eq!(rig.acquire(1), None);
+    let snapshot = rig.machine.snapshot(Phase::Serving, rig.now);
+    assert_eq!(snapshot.shortage.map(Shortage::label), Some("Ec2Unavailable"));
+    assert!(snapshot.shortage_detail.unwrap().contains("subnet-2"));
 }

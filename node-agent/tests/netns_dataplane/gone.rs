@@ -2,7 +2,7 @@
 
 use std::net::Ipv4Addr;
 
-use enipool_agent::dataplane::{Randomization, Snat};
+use enipool_agent::dataplane::{Randomization, Snat, VethPrefix};
 use enipool_agent::engine::{HostPod, Kernel};
 use enipool_agent::host::{Host, HostSettings};
 use enipool_agent::status::wishes::HostWishes;
@@ -28,7 +28,8 @@ fn a_pod_is_gone_when_neither_its_route_nor_its_interface_is_left() {
         pod.plug(&dataplane).await;
         let snat = Snat::Primary { randomization: Randomization::Prng, exclude: Vec::new() };
         let (_wishes, seen) = watch::channel(HostWishes { snat, mtu: 9001 });
-        let settings = HostSettings { node_ports: true, external_service_cidrs: Vec::new() };
+        let settings =
+            HostSettings { node_ports: true, external_service_cidrs: Vec::new(), veth_prefix: VethPrefix::default() };
         let host = Host::new(dataplane.clone(), settings, seen);
 
         let by_address = of(pod.address, "enideadbeef002");

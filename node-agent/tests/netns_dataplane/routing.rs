@@ -59,10 +59,18 @@ fn what_leaves_the_vpc_has_the_nodes_address_except_towards_exclusions() {
     let pods =
         [&node.state.primary, &node.state.secondary[0]].map(|eni| Pod::new(&eni.eni.to_string(), eni.addresses[1]));
     let primary = node.state.primary.primary_address;
-    for randomization in [Randomization::Prng, Randomization::HashRandom, Randomization::None] {
+    for (randomization, words) in [
+        (Randomization::Prng, &["fully-random"][..]),
+        (Randomization::HashRandom, &["random"][..]),
+        (Randomization::None, &[][..]),
+    ] {
         node.state.snat = Snat::Primary { randomization, exclude: vec!["198.51.100.0/24".parse().unwrap()] };
         node.with_dataplane(async |dataplane| {
             dataplane.ensure_host(&node.state).await.unwrap();
+            // How ports are drawn cannot be seen in a packet or two: the kernel is asked.
+            let table = node.netns.sh("nft list table ip enipool");
+            let said: Vec<_> = table.split_whitespace().filter(|word| word.ends_with("random")).collect();
+            assert_eq!(said, words, "{randomization:?}: {table}");
             for pod in &pods {
                 pod.plug(&dataplane).await;
                 assert_eq!(udp(&pod.netns, &vpc.internet, INTERNET), Ok(primary), "{randomization:?}");
@@ -73,6 +81,28 @@ fn what_leaves_the_vpc_has_the_nodes_address_except_towards_exclusions() {
             assert_eq!(vpc.dropped(), 0, "{randomization:?}");
         });
     }
+}
+
+#[test]
+fn a_second_range_of_the_vpc_is_inside_as_soon_as_the_host_is_told() {
+    if !can_run("a_second_range_of_the_vpc_is_inside_as_soon_as_the_host_is_told") {
+        return;
+    }
+    let vpc = Vpc::new();
+    let mut node = Node::new(&vpc, 1, 1);
+    let pod = Pod::new("a", node.state.secondary[0].addresses[0]);
+    let primary = node.state.primary.primary_address;
+    let one = node.state.clone();
+    node.state.vpc_cidrs.push(ipnet::Ipv4Net::new(INTERNET, 24).unwrap().trunc());
+    node.with_dataplane(async |dataplane| {
+        dataplane.ensure_host(&one).await.unwrap();
+        pod.plug(&dataplane).await;
+        for (state, seen) in [(&one, primary), (&node.state, pod.address), (&one, primary)] {
+            dataplane.ensure_host(state).await.unwrap();
+            assert_eq!(udp(&pod.netns, &vpc.internet, INTERNET), Ok(seen), "{:?}", state.vpc_cidrs);
+        }
+        assert_eq!(vpc.dropped(), 0);
+    });
 }
 
 #[test]

@@ -439,8 +439,7 @@ impl World {
         let config = self.first_config();
         let start = Start { me: self.me(), config, recovered, described, asked_at, host, seed: self.dice.next() };
         let machine = Machine::begin(start, self.clock());
-        let mut records = vec![machine.opening(self.clock())];
-        records.extend(machine.recovered().records(self.clock(), SETTLING).into_iter().skip(1));
+        let records = machine.journal(self.clock(), None);
         self.journal = records.iter().map(|record| record.encode().unwrap()).collect::<String>().into_bytes();
         for (id, pod) in &self.pods {
             let Some(lease) = &pod.lease else { continue };
@@ -499,7 +498,7 @@ impl World {
                 }
                 Done::Link(Ok(()))
             }
-            Op::Hint => Done::Hint(Ok(self.hints())),
+            Op::Hint | Op::Surroundings => Done::Hint(Ok(self.hints())),
         })
     }
 

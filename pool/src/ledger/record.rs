@@ -12,7 +12,7 @@ use serde::{Deserialize, Serialize};
 use super::{AttachmentKey, LONGEST_COOLDOWN, Ledger, PodRef, Rest};
 use crate::address::Prefix;
 use crate::eni::{Holdings, Intent};
-use crate::id::{ClientToken, EniId, InstanceId};
+use crate::id::{ClientToken, EniId, InstanceId, SecurityGroupId};
 use crate::time::Timestamp;
 
 /// Version of the text form. Another one's journal is not read.
@@ -27,6 +27,9 @@ pub enum Record {
         version: u32,
         instance: InstanceId,
         at: Timestamp,
+        /// Time since the boot at that moment, which no setting of the clock changes.
+        #[serde(default, skip_serializing_if = "Option::is_none")]
+        uptime: Option<Timestamp>,
     },
     Assigned {
         key: AttachmentKey,
@@ -96,7 +99,14 @@ pub enum Record {
     Leftovers {
         due: Option<Timestamp>,
     },
+    /// Security groups that the primary interface has had since then.
+    PrimaryGroups {
+        groups: BTreeSet<SecurityGroupId>,
+    },
 }
+
+/// So many sets of the primary's security groups are remembered: interfaces that have a former one follow to the newest.
+const GROUPS_KEPT: usize = 8;
 
 impl Record {
     /// The record as one line, newline included.
@@ -194,11 +204,23 @@ pub struct Taken {
     pub at: Timestamp,
 }
 
+/// A moment by both of the node's clocks: the wall's, which may be set, and the time since the boot, which goes on.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct Moment {
+    pub at: Timestamp,
+    pub uptime: Timestamp,
+}
+
+/// A clock that is off by less was slewed or read a little later, not set.
+const SLEW_MS: u64 = 1000;
+
 /// What a journal adds up to.
 #[derive(Debug, Clone, Default, PartialEq, Eq)]
 pub struct Recovered {
     /// The instance that wrote it; `None`: there was no journal.
     pub instance: Option<InstanceId>,
+    /// When it was opened; `None`: its writer did not know the time since the boot.
+    pub opened: Option<Moment>,
     pub leases: HashMap<AttachmentKey, RecordedLease>,
     pub cooling: HashMap<Ipv4Addr, Rest>,
     /// Creations that were under way, with their interface once known.
@@ -211,6 +233,8 @@ pub struct Recovered {
     pub gone: BTreeMap<EniId, Timestamp>,
     /// When EC2 is to be asked for leftovers of a journal that was lost.
     pub leftovers: Option<Timestamp>,
+    /// The sets of security groups that the primary interface has had, each once, the newest last.
+    pub primary_groups: Vec<BTreeSet<SecurityGroupId>>,
 }
 
 impl Recovered {
@@ -225,7 +249,10 @@ impl Recovered {
 
     fn apply(&mut self, record: Record) {
         match record {
-            Record::Opened { instance, .. } => self.instance = Some(instance),
+            Record::Opened { instance, at, uptime, .. } => {
+                self.instance = Some(instance);
+                self.opened = uptime.map(|uptime| Moment { at, uptime });
+            }
             Record::Assigned { key, pod, address, eni, at } => {
                 self.cooling.remove(&address);
                 self.leases.insert(key, RecordedLease { pod, address, eni, at });
@@ -277,6 +304,7 @@ impl Recovered {
                 self.gone.insert(eni, at);
             }
             Record::Leftovers { due } => self.leftovers = due,
+            Record::PrimaryGroups { groups } => note_groups(&mut self.primary_groups, groups),
         }
     }
 
@@ -292,7 +320,7 @@ impl Recovered {
     pub fn records(&self, now: Timestamp, forget: Duration) -> Vec<Record> {
         let mut records = Vec::new();
         if let Some(instance) = &self.instance {
-            records.push(Record::Opened { version: VERSION, instance: instance.clone(), at: now });
+            records.push(Record::Opened { version: VERSION, instance: instance.clone(), at: now, uptime: None });
         }
         for (eni, (holdings, at)) in &self.holdings {
             records.push(Record::Holds { eni: eni.clone(), holdings: holdings.clone(), at: *at });
@@ -329,17 +357,43 @@ impl Recovered {
         if let Some(at) = self.leftovers {
             records.push(Record::Leftovers { due: Some(at) });
         }
+        records.extend(self.primary_groups.iter().cloned().map(|groups| Record::PrimaryGroups { groups }));
         records
+    }
+
+    /// Moves all times by as much as the clock was set between the journal's opening and `now`, if that is known and worth
+    /// it: rests are then as long as they were, and what was changed a moment ago is no older than that. Answers how far
+    /// ahead (or, negative, behind) the clock was set, in milliseconds.
+    pub fn follow_clock(&mut self, now: Moment) -> i64 {
+        let Some(then) = self.opened.filter(|then| then.uptime <= now.uptime) else { return 0 };
+        // As the journal's clock would show now.
+        let expected = then.at.plus(now.uptime.since(then.uptime));
+        let ahead = i128::from(now.at.0) - i128::from(expected.0);
+        let ahead = i64::try_from(ahead).unwrap_or(0);
+        if ahead.unsigned_abs() < SLEW_MS {
+            return 0;
+        }
+        for Rest { until, .. } in self.cooling.values_mut() {
+            until.0 = until.0.saturating_add_signed(ahead);
+        }
+        for at in self.times() {
+            at.0 = at.0.saturating_add_signed(ahead);
+        }
+        ahead
+    }
+
+    fn times(&mut self) -> impl Iterator<Item = &mut Timestamp> {
+        let leases = self.leases.values_mut().map(|lease| &mut lease.at);
+        let intents = self.intents.values_mut().map(|(intent, _)| &mut intent.at);
+        let holdings = self.holdings.values_mut().map(|(_, at)| at);
+        let taken = self.taken.iter_mut().map(|taken| &mut taken.at);
+        leases.chain(intents).chain(holdings).chain(taken).chain(self.gone.values_mut())
     }
 
     /// Cuts times that lie ahead of `now` (the clock was set back since) to now.
     #[must_use]
     pub fn not_ahead_of(mut self, now: Timestamp) -> Self {
-        let leases = self.leases.values_mut().map(|lease| &mut lease.at);
-        let intents = self.intents.values_mut().map(|(intent, _)| &mut intent.at);
-        let holdings = self.holdings.values_mut().map(|(_, at)| at);
-        let taken = self.taken.iter_mut().map(|taken| &mut taken.at);
-        for at in leases.chain(intents).chain(holdings).chain(taken).chain(self.gone.values_mut()) {
+        for at in self.times() {
             *at = (*at).min(now);
         }
         self
@@ -369,6 +423,15 @@ impl Recovered {
 /// The period of a rest that was written down without one, by an older agent.
 fn longest() -> Duration {
     LONGEST_COOLDOWN
+}
+
+/// Puts the primary's newest set of security groups last. The oldest of many is forgotten.
+pub fn note_groups(known: &mut Vec<BTreeSet<SecurityGroupId>>, newest: BTreeSet<SecurityGroupId>) {
+    known.retain(|groups| *groups != newest);
+    if known.len() >= GROUPS_KEPT {
+        known.remove(0);
+    }
+    known.push(newest);
 }
 
 const CRC_TABLE: [u32; 256] = crc_table();
@@ -401,90 +464,4 @@ fn crc32(bytes: &[u8]) -> u32 {
 }
 
 #[cfg(test)]
-mod tests {
-    use super::*;
-
-    #[test]
-    fn the_checksum_is_the_well_known_one() {
-        assert_eq!(crc32(b"123456789"), 0xCBF4_3926);
-    }
-
-    fn released(container: &str) -> Record {
-        let key = AttachmentKey::new("enipool", container, "eth0");
-        Record::Released { key, until: Timestamp(42), period: Duration::from_secs(30) }
-    }
-
-    #[test]
-    fn a_rest_is_as_long_as_it_was_begun_whatever_the_period_is_when_the_journal_is_read() {
-        let (address, key) = (Ipv4Addr::new(10, 0, 0, 5), AttachmentKey::new("enipool", "a", "eth0"));
-        let (begun, period) = (Timestamp(1_000_000), Duration::from_secs(300));
-        let mut ledger = Ledger::new(period);
-        ledger.adopt(key.clone(), PodRef::default(), address, "eni-1".parse().unwrap(), begun).unwrap();
-        let (lease, Rest { until, period }) = ledger.release(&key, begun).unwrap();
-        let assigned =
-            Record::Assigned { key: key.clone(), pod: PodRef::default(), address, eni: lease.eni, at: begun };
-        let mut recovered = Recovered::from_records([assigned, Record::Released { key, until, period }]);
-        // Twice: the second reads what the first wrote anew.
-        for _ in 0..2 {
-            let mut flags = Ledger::new(Duration::from_secs(30));
-            recovered.enter(&mut flags, begun);
-            assert_eq!(flags.next_expiry(), Some(begun.plus(period)));
-            let records = recovered.records(begun, Duration::ZERO).into_iter();
-            recovered = Recovered::from_records(records.map(|r| Record::decode(r.encode().unwrap().trim()).unwrap()));
-        }
-    }
-
-    #[test]
-    fn a_rest_that_an_older_agent_wrote_down_is_not_cut_by_a_shorter_period() {
-        let json = r#"{"is":"cooling","address":"10.0.0.5","until":300000}"#;
-        let record = Record::decode(&format!("{:08x} {json}", crc32(json.as_bytes()))).unwrap();
-        let mut ledger = Ledger::new(Duration::from_secs(30));
-        Recovered::from_records([record]).enter(&mut ledger, Timestamp(0));
-        assert_eq!(ledger.next_expiry(), Some(Timestamp(300_000)));
-    }
-
-    #[test]
-    fn a_journal_cut_at_any_byte_yields_the_records_before_the_cut() {
-        let lines: Vec<String> = (0..3).map(|n| released(&format!("c{n}")).encode().unwrap()).collect();
-        let whole = lines.concat();
-        for cut in 0..=whole.len() {
-            let reading = read(&whole.as_bytes()[..cut]);
-            let mut complete = 0;
-            let mut bytes = 0;
-            for line in &lines {
-                if bytes + line.len() <= cut {
-                    complete += 1;
-                    bytes += line.len();
-                }
-            }
-            assert_eq!(reading.records.len(), complete, "cut at {cut}");
-            assert_eq!(reading.valid_bytes, bytes);
-            assert_eq!(reading.torn, bytes != cut);
-            assert_eq!(reading.damaged, 0);
-        }
-    }
-
-    #[test]
-    fn a_journal_of_another_version_is_not_read() {
-        let opened = |version| Record::Opened { version, instance: "i-1".parse().unwrap(), at: Timestamp(1) };
-        let of = |version| [opened(version), released("a")].map(|record| record.encode().unwrap()).concat();
-        assert_eq!(read(of(VERSION).as_bytes()).records.len(), 2);
-        let other = read(of(VERSION + 1).as_bytes());
-        assert_eq!((other.records.len(), other.damaged, other.other_version), (0, 0, Some(VERSION + 1)));
-        // Whatever else the opening of another version says.
-        let json = format!(r#"{{"is":"opened","version":{},"node":"n"}}"#, VERSION + 1);
-        let strange = format!("{:08x} {json}\n{}", crc32(json.as_bytes()), released("a").encode().unwrap());
-        assert_eq!(read(strange.as_bytes()).other_version, Some(VERSION + 1));
-    }
-
-    #[test]
-    fn a_flipped_bit_costs_one_record_and_is_counted() {
-        let mut bytes =
-            [released("a"), released("b"), released("c")].map(|r| r.encode().unwrap()).concat().into_bytes();
-        let middle = bytes.len() / 2;
-        bytes[middle] ^= 1;
-        let reading = read(&bytes);
-        assert_eq!(reading.records, [released("a"), released("c")]);
-        assert_eq!((reading.damaged, reading.torn), (1, false));
-    }
-}
+mod tests;

@@ -99,6 +99,23 @@ async fn an_add_that_waits_in_vain_ends_before_the_plugin_gives_up_and_says_why(
 }
 
 #[tokio::test(start_paused = true)]
+async fn an_add_behind_queued_deletions_ends_before_the_plugin_gives_up() {
+    for (count, seconds) in [(1, 3), (3, 3)] {
+        let bench = Bench::with_free(count);
+        for n in 1..=count {
+            bench.add(&format!("old{n}")).await;
+            bench.verbs.queue.push("net", &request(Verb::Del, &format!("old{n}"))).unwrap();
+        }
+        *bench.links.slow_del.lock().unwrap() = Duration::from_secs(seconds);
+        bench.pool.hoard();
+        let begun = tokio::time::Instant::now();
+        let error = bench.fail(&request(Verb::Add, "c1")).await;
+        assert_eq!(begun.elapsed(), Duration::from_secs(8), "{count} deletions; the plugin waits for 10 s: {error}");
+        assert_eq!(error.code, 11);
+    }
+}
+
+#[tokio::test(start_paused = true)]
 async fn a_del_cancels_an_add_that_waits() {
     let bench = Bench::new();
     let (waiting, delete) = (request(Verb::Add, "c1"), request(Verb::Del, "c1"));

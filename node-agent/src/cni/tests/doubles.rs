@@ -4,6 +4,7 @@ use std::collections::{HashMap, VecDeque};
 use std::net::Ipv4Addr;
 use std::path::Path;
 use std::sync::{Arc, Mutex};
+use std::time::Duration;
 
 use enipool_cni::{CniError, CniResult, Request, Response, Verb};
 use enipool_pool::Timestamp;
@@ -33,6 +34,7 @@ struct PoolState {
     free: VecDeque<Ipv4Addr>,
     held: HashMap<AttachmentKey, (PodRef, Lease)>,
     unavailable: Option<String>,
+    hoards: bool,
 }
 
 /// Hands out what was put into it, in that order.
@@ -56,6 +58,11 @@ impl FakePool {
         self.state.lock().unwrap().unavailable = Some(why.to_owned());
     }
 
+    /// What comes back is given to nobody from now on.
+    pub(super) fn hoard(&self) {
+        self.state.lock().unwrap().hoards = true;
+    }
+
     pub(super) fn free(&self) -> usize {
         self.state.lock().unwrap().free.len()
     }
@@ -64,6 +71,9 @@ impl FakePool {
         let mut state = self.state.lock().unwrap();
         if let Some((_, held)) = state.held.get(key) {
             return Some(held.clone());
+        }
+        if state.hoards {
+            return None;
         }
         let lease = lease(state.free.pop_front()?);
         state.held.insert(key.clone(), (pod.clone(), lease.clone()));
@@ -83,6 +93,7 @@ impl Addresses for FakePool {
                 waited: begun.elapsed(),
                 shortage: Shortage::Cooling,
                 eta: None,
+                detail: None,
             })?;
         }
     }
@@ -135,6 +146,8 @@ pub(super) struct FakeLinks {
     specs: Arc<Mutex<HashMap<Ipv4Addr, PodSpec>>>,
     /// The next call fails with this errno, or with `EINVAL` at -1… see [`FakeLinks::fail`].
     failures: Arc<Mutex<VecDeque<DataplaneError>>>,
+    /// What each DEL takes.
+    pub(super) slow_del: Arc<Mutex<Duration>>,
     /// ADDs stop here until it is notified.
     pub(super) gate: Arc<Mutex<Option<Arc<Notify>>>>,
 }
@@ -203,6 +216,10 @@ impl PodLinks for FakeLinks {
     }
 
     async fn del(&self, address: Ipv4Addr, host_ifname: &HostIfname) -> Result<(), DataplaneError> {
+        let slow = *self.slow_del.lock().unwrap();
+        if !slow.is_zero() {
+            tokio::time::sleep(slow).await;
+        }
         self.note(Asked::Del(address, host_ifname.to_string()))?;
         self.specs.lock().unwrap().remove(&address);
         Ok(())

@@ -1,16 +1,14 @@
 //! What the machine starts: the planner's actions, the next steps of releases and creations, looks.
 
-use std::collections::BTreeSet;
 use std::net::Ipv4Addr;
 use std::time::Duration;
 
-use enipool_pool::budget::Blown;
 use enipool_pool::ec2::{Action, CreateEni, Supply};
 use enipool_pool::eni::{Intent, SETTLING};
 use enipool_pool::ledger::record::{Record, Taken};
 use enipool_pool::node::{self as planner, Planned};
 use enipool_pool::targets::Operations;
-use enipool_pool::{ClientToken, EniId, Prefix, SecurityGroupId, SubnetId, Timestamp};
+use enipool_pool::{ClientToken, EniId, Prefix, SubnetId, Timestamp};
 
 use super::entry::{Creation, Entry, Stage};
 use super::{HINT_EVERY, Look, Machine, Op};
@@ -99,14 +97,9 @@ impl Machine {
     /// Writes an intent down and asks EC2 for the interface.
     fn intend(&mut self, subnet: SubnetId, device_index: u32, supply: Supply, now: Timestamp) {
         let id = self.new_token(now);
-        let groups = if self.config.security_groups.is_empty() {
-            &self.me.security_groups
-        } else {
-            &self.config.security_groups
-        };
         let request = CreateEni {
             subnet,
-            security_groups: groups.clone(),
+            security_groups: self.wanted_groups().to_vec(),
             supply,
             description: format!("enipool {} {}", self.me.node, self.me.instance),
             tags: self.eni_tags(&id, now),
@@ -288,42 +281,12 @@ impl Machine {
             let first = self.timers.hint.is_none();
             let pause = self.pause(0, HINT_EVERY, HINT_EVERY);
             self.timers.hint = Some(now.plus(pause));
-            let quiet = !first
-                && !self.running.values().any(|running| running.op.action().is_some() || running.op == Op::Hint)
+            let reading = self.running.values().any(|running| matches!(running.op, Op::Hint | Op::Surroundings));
+            let quiet = !self.running.values().any(|running| running.op.action().is_some())
                 && self.enis.values().all(|entry| now.since(entry.changed_at) > SETTLING);
-            if quiet {
-                self.start(Op::Hint, now);
+            if !first && !reading {
+                self.start(if quiet { Op::Hint } else { Op::Surroundings }, now);
             }
-        }
-    }
-
-    /// Gives our interfaces the security groups that are asked for, also those made before that was so. Never the
-    /// primary: its groups are the node's own.
-    fn set_security_groups(&mut self, now: Timestamp) {
-        if self.config.security_groups.is_empty() {
-            return;
-        }
-        let wanted: BTreeSet<SecurityGroupId> = self.config.security_groups.iter().cloned().collect();
-        let differing: Vec<EniId> = self
-            .enis
-            .iter()
-            .filter(|(_, entry)| entry.stage == Stage::Ready && !entry.is_primary() && entry.hands_off.is_none())
-            .filter(|(_, entry)| entry.security_groups.as_ref().is_some_and(|groups| *groups != wanted))
-            .filter(|(_, entry)| entry.groups_retry_at.is_none_or(|at| at <= now))
-            .map(|(id, _)| id.clone())
-            .collect();
-        for eni in differing {
-            if self.is_busy(&eni) {
-                continue;
-            }
-            let permit = self.fuse.permit(Action::ModifyNetworkInterfaceAttribute, now);
-            if let Some(entry) = self.enis.get_mut(&eni) {
-                entry.groups_retry_at = permit.err().map(Blown::until);
-                if entry.groups_retry_at.is_some() {
-                    continue;
-                }
-            }
-            self.start(Op::SetSecurityGroups { eni, groups: self.config.security_groups.clone() }, now);
         }
     }
 

@@ -32,13 +32,7 @@ impl Machine {
         }
         match (running.op, done) {
             (Op::Look(look), Done::Enis(result)) => self.looked(&look, running.since, result, now),
-            (Op::DescribeSubnets(_), Done::Subnets(Ok(subnets))) => {
-                self.subnets.extend(subnets.into_iter().map(|subnet| (subnet.id, subnet.cidr)));
-            }
-            (Op::DescribeSubnets(_), _) => {
-                let pause = self.pause(2, Duration::from_secs(1), Duration::from_secs(60));
-                self.host.retry_at = Some(now.plus(pause));
-            }
+            (Op::DescribeSubnets(asked), Done::Subnets(result)) => self.subnets_described(&asked, result, now),
             (Op::Create(request), Done::Created(result)) => match result {
                 Ok(eni) => self.created(&request.client_token, &eni, now),
                 Err(error) => self.not_created(&request.client_token, &error, now),
@@ -64,6 +58,7 @@ impl Machine {
             (Op::AwaitLink { eni, .. }, Done::Link(result)) => self.link(&eni, result, now),
             (Op::AwaitLink { eni, .. }, Done::Unheard) => self.await_link_soon(&eni, now),
             (Op::Hint, Done::Hint(result)) => self.hinted(result, now),
+            (Op::Surroundings, Done::Hint(result)) => self.surrounded(result, now),
             (op, done) => tracing::error!(?op, ?done, "an operation ended with the answer of another kind"),
         }
     }

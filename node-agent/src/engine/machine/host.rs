@@ -4,7 +4,7 @@ use std::net::Ipv4Addr;
 use std::time::Duration;
 
 use enipool_pool::eni::Holdings;
-use enipool_pool::{EniId, Prefix, SubnetId, Timestamp};
+use enipool_pool::{EniId, Prefix, Timestamp};
 
 use super::complete::SOON;
 use super::entry::{Entry, Slots, Stage};
@@ -19,28 +19,11 @@ impl Machine {
             return;
         }
         self.host.retry_at = None;
-        self.learn_subnets(now);
         let picture = self.host_picture();
         let primary_known = picture.enis.iter().any(|eni| eni.device_index == 0);
         if primary_known && (self.host.stale || self.host.applied.as_ref() != Some(&picture)) {
             self.host.stale = false;
             self.start(Op::Apply(picture), now);
-        }
-    }
-
-    /// Asks for the ranges of subnets that only EC2 can tell.
-    fn learn_subnets(&mut self, now: Timestamp) {
-        let asking = self.running.values().any(|running| matches!(running.op, Op::DescribeSubnets(_)));
-        let mut unknown: Vec<SubnetId> = self
-            .enis
-            .values()
-            .filter(|entry| entry.stage.is_attached() && !self.subnets.contains_key(&entry.holdings.subnet))
-            .map(|entry| entry.holdings.subnet.clone())
-            .collect();
-        unknown.sort();
-        unknown.dedup();
-        if !asking && !unknown.is_empty() {
-            self.start(Op::DescribeSubnets(unknown), now);
         }
     }
 
@@ -109,10 +92,12 @@ impl Machine {
             self.host.failures = self.host.failures.saturating_add(1);
             self.host.stale = true;
             self.host.retry_at = Some(now.plus(pause));
+            self.host.refused = Some(error.to_string());
             self.notice(now, "HostSetUp", format!("cannot set the host up: {error}"));
             return;
         }
         self.host.failures = 0;
+        self.host.refused = None;
         for host in &picture.enis {
             let Some(entry) = self.enis.get_mut(&host.id) else { continue };
             if entry.stage == Stage::Attached {

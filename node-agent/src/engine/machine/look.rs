@@ -381,6 +381,7 @@ impl Machine {
             foreign_left |= foreign.hinted && !shown;
             foreign.hinted |= shown;
         }
+        self.absorb(&hints);
         let known = self.enis.iter().filter(|(_, entry)| entry.stage.is_attached());
         let differs = hints.iter().any(|hint| match self.enis.get(&hint.id) {
             None => !self.foreign.contains_key(&hint.id),

@@ -14,6 +14,8 @@ mod picture;
 mod pods;
 mod restore;
 mod show;
+mod subnets;
+mod surroundings;
 mod taking;
 
 use std::collections::{BTreeMap, BTreeSet, VecDeque};
@@ -41,6 +43,7 @@ use entry::{Creation, Entry, Foreign};
 pub use op::{Done, Look, Op, OpId, by_id};
 pub use pods::Acquire;
 pub use restore::{Described, Start};
+use subnets::SubnetLookup;
 
 /// ADDs that may wait at once: more pods than any instance holds.
 pub const MAX_WAITING: usize = 1024;
@@ -59,7 +62,8 @@ const RETIRE_AFTER: Duration = Duration::from_secs(60);
 const FIRST_WORD: Duration = Duration::from_secs(10);
 const MAX_NOTICES: usize = 64;
 
-/// What never changes while the agent runs.
+/// The node, as it was told at the start. While the agent runs only the VPC's ranges and the primary's security groups
+/// follow IMDS.
 #[derive(Debug, Clone)]
 pub struct Me {
     pub node: String,
@@ -116,6 +120,8 @@ struct Host {
     stale: bool,
     retry_at: Option<Timestamp>,
     failures: u32,
+    /// What the kernel said when it refused last.
+    refused: Option<String>,
 }
 
 #[derive(Debug, Default)]
@@ -141,9 +147,14 @@ pub struct Machine {
     waiters: VecDeque<Waiter>,
     taken: Vec<Taken>,
     gone: BTreeMap<EniId, Timestamp>,
-    /// Addresses of adopted pods that the kernel did not show at the last look.
-    adopted_gone: BTreeSet<Ipv4Addr>,
+    /// The sets of security groups that the primary has had, its present one last.
+    primary_groups: Vec<BTreeSet<SecurityGroupId>>,
+    /// Leases of the journal whose pods the kernel did not show at the start, and of which no runtime has spoken since.
+    unseen: BTreeSet<AttachmentKey>,
+    /// Addresses of adopted and unseen pods of which the kernel had nothing at the last look.
+    gone_once: BTreeSet<Ipv4Addr>,
     subnets: BTreeMap<SubnetId, SubnetCidr>,
+    subnet_lookup: SubnetLookup,
     /// The subnets of the class, and since when they are these.
     class_subnets: (Option<BTreeSet<SubnetId>>, Timestamp),
     /// Device indexes that EC2 says are taken by something that we do not see, and until when that is believed.
@@ -179,6 +190,7 @@ impl Machine {
         }
         self.serve(now);
         self.advance(now);
+        self.learn_subnets(now);
         self.set_up_host(now);
         self.plan(now);
         let mut out = std::mem::take(&mut self.out);
@@ -263,6 +275,7 @@ impl Machine {
         // Also while the question is under way: only its answer settles it.
         let asked = self.running.values().find(|running| matches!(running.op, Op::Look(Look::Orphans(_))));
         sum.leftovers = self.timers.orphans.or(asked.map(|running| running.since));
+        sum.primary_groups.clone_from(&self.primary_groups);
         sum
     }
 
@@ -363,6 +376,7 @@ impl Machine {
             self.timers.hint,
             self.timers.orphans,
             self.host.retry_at,
+            self.subnet_lookup.retry_at,
             self.plan.wake_at,
             self.blown,
             self.awaits_word(now),

@@ -60,8 +60,10 @@ pub enum Op {
         mac: MacAddress,
         timeout: Duration,
     },
-    /// Read all of IMDS.
+    /// Read all of IMDS: what is attached, and the surroundings.
     Hint,
+    /// Read all of IMDS for the surroundings alone: what it says of interfaces that change just now is worth nothing.
+    Surroundings,
 }
 
 /// Which interfaces to describe.
@@ -109,7 +111,7 @@ impl Op {
             Self::Unassign { .. } => Action::UnassignPrivateIpAddresses,
             Self::Detach { .. } => Action::DetachNetworkInterface,
             Self::Delete { .. } => Action::DeleteNetworkInterface,
-            Self::Apply(_) | Self::AwaitLink { .. } | Self::Hint => return None,
+            Self::Apply(_) | Self::AwaitLink { .. } | Self::Hint | Self::Surroundings => return None,
         })
     }
 
@@ -124,7 +126,12 @@ impl Op {
             | Self::Detach { eni, .. }
             | Self::Delete { eni }
             | Self::AwaitLink { eni, .. } => Some(eni),
-            Self::Look(_) | Self::DescribeSubnets(_) | Self::Create(_) | Self::Apply(_) | Self::Hint => None,
+            Self::Look(_)
+            | Self::DescribeSubnets(_)
+            | Self::Create(_)
+            | Self::Apply(_)
+            | Self::Hint
+            | Self::Surroundings => None,
         }
     }
 
@@ -168,7 +175,7 @@ impl Op {
             Self::Delete { eni } => format!("delete {eni}"),
             Self::Apply(picture) => format!("set the host up for {} interfaces", picture.enis.len()),
             Self::AwaitLink { eni, .. } => format!("wait for the link of {eni}"),
-            Self::Hint => "read IMDS".into(),
+            Self::Hint | Self::Surroundings => "read IMDS".into(),
         }
     }
 }

@@ -28,6 +28,8 @@ pub enum Acquire {
 impl Machine {
     /// Gives `key` an address if there is one, else lets it wait.
     pub fn acquire(&mut self, key: &AttachmentKey, pod: &PodRef, now: Timestamp) -> Acquire {
+        // Its runtime knows of it: the lease ends with a DEL, like any other.
+        self.unseen.remove(key);
         if !self.waiters.is_empty() {
             // Those who wait go first, should an address have become free in the meantime.
             self.serve(now);
@@ -66,6 +68,7 @@ impl Machine {
         let cancelled = self.waiters.iter().filter(|waiter| waiter.key == *key);
         self.out.grants.extend(cancelled.map(|waiter| (waiter.id, Err(AcquireError::Cancelled))));
         self.waiters.retain(|waiter| waiter.key != *key);
+        self.unseen.remove(key);
         let (lease, Rest { until, period }) = self.ledger.release(key, now)?;
         self.record(Record::Released { key: key.clone(), until, period });
         Some(lease)
@@ -83,18 +86,39 @@ impl Machine {
         leases.map(|(key, _, lease)| HostPod { address: lease.address, host_ifname: key.ifname.to_string() }).collect()
     }
 
-    /// The kernel has nothing of these pods any more. Of those that were adopted, and that were gone at the last look
-    /// too, the addresses rest from now on; answers how many.
+    /// Leases of the journal whose pods the kernel did not show at the start, and that nobody has claimed since.
+    pub fn leases_unseen(&self) -> Vec<(AttachmentKey, PodRef, Ipv4Addr)> {
+        let leases = self.ledger.leases().filter(|(key, _, _)| self.unseen.contains(*key));
+        leases.map(|(key, pod, lease)| (key.clone(), pod.clone(), lease.address)).collect()
+    }
+
+    /// The kernel was asked for adopted and unseen pods, and has nothing of these any more. Of those that were gone at the
+    /// last look too, the addresses rest from now on; answers how many.
     pub fn kernel_lacks(&mut self, gone: &[HostPod], now: Timestamp) -> usize {
-        let before = std::mem::replace(&mut self.adopted_gone, gone.iter().map(|pod| pod.address).collect());
+        let before = std::mem::replace(&mut self.gone_once, gone.iter().map(|pod| pod.address).collect());
         let mut ended = 0;
         for HostPod { address, host_ifname } in gone.iter().filter(|pod| before.contains(&pod.address)) {
-            if self.release_adopted(*address, now).is_some() {
-                ended += 1;
+            let holder = self.ledger.holder(*address).map(|(key, pod)| (key.clone(), pod.clone()));
+            let Some((key, pod)) = holder.filter(|(key, _)| is_adopted(key) || self.unseen.contains(key)) else {
+                continue;
+            };
+            let (kind, text) = if is_adopted(&key) {
                 let text = format!("the pod on {host_ifname}, of which only the kernel knew, is gone; {address} rests");
-                self.notice(now, "ForgottenLeaseEnded", text);
-            }
+                ("ForgottenLeaseEnded", text)
+            } else {
+                let PodRef { namespace, name, .. } = &pod;
+                let text =
+                    format!("pod {namespace}/{name} ({}) is not there any more; {address} rests", key.container_id);
+                ("LeaseWithoutPodEnded", text)
+            };
+            self.release(&key, now);
+            self.notice(now, kind, text);
+            ended += 1;
         }
+        // What something is left of runs, or has a DEL to come.
+        let ledger = &self.ledger;
+        self.unseen
+            .retain(|key| ledger.lookup(key).is_some_and(|lease| gone.iter().any(|pod| pod.address == lease.address)));
         ended
     }
 

@@ -8,13 +8,14 @@ use enipool_pool::budget::Fuse;
 use enipool_pool::ec2::Eni;
 use enipool_pool::eni::{Holdings, Role, SETTLING, role};
 use enipool_pool::imds::ImdsEni;
-use enipool_pool::ledger::record::{Record, Recovered, VERSION};
+use enipool_pool::ledger::record::{Record, Recovered, note_groups};
 use enipool_pool::ledger::{AttachmentKey, Ledger, PodRef};
 use enipool_pool::node::{Plan, PlannerMemory};
 use enipool_pool::{ClientToken, EniId, Timestamp};
 
 use super::entry::{Creation, Entry, Stage};
 use super::pods::{ADOPTED_CONTAINER, ADOPTED_NETWORK};
+use super::subnets::SubnetLookup;
 use super::{Effects, FIRST_WORD, Host, Machine, Me, ORPHANS_AFTER, Timers};
 use crate::engine::config::EffectiveConfig;
 use crate::engine::port::HostView;
@@ -64,8 +65,11 @@ impl Machine {
             waiters: VecDeque::new(),
             taken: recovered.taken.clone(),
             gone: recovered.gone.clone(),
-            adopted_gone: BTreeSet::new(),
+            primary_groups: recovered.primary_groups.clone(),
+            unseen: BTreeSet::new(),
+            gone_once: BTreeSet::new(),
             subnets: BTreeMap::from([(me.subnet.clone(), me.subnet_cidr)]),
+            subnet_lookup: SubnetLookup::default(),
             class_subnets: (None, now),
             busy_indexes: BTreeMap::new(),
             host: Host::default(),
@@ -89,6 +93,7 @@ impl Machine {
         if foreign_journal {
             machine.notice(now, "ForeignJournal", "the journal is another instance's; it is not used".into());
         }
+        note_groups(&mut machine.primary_groups, machine.me.security_groups.iter().cloned().collect());
         let latest = now.plus(ORPHANS_AFTER);
         machine.timers.orphans = if journaled { recovered.leftovers.map(|due| due.min(latest)) } else { Some(latest) };
         for (key, lease) in recovered.enter(&mut machine.ledger, now) {
@@ -304,8 +309,24 @@ impl Machine {
         }
     }
 
-    /// Pods that the kernel shows and no lease explains keep their addresses under a key made up for them.
+    /// Pods that the kernel shows and no lease explains keep their addresses under a key made up for them. Leases whose pods
+    /// the kernel does not show are watched from now on.
     fn restore_pods(&mut self, host: &HostView, now: Timestamp) {
+        let shown: BTreeSet<_> = host.pods.iter().map(|pod| pod.address).collect();
+        let unseen: Vec<_> = self.ledger.leases().filter(|(_, _, lease)| !shown.contains(&lease.address)).collect();
+        let texts: Vec<_> = unseen
+            .iter()
+            .map(|(key, pod, lease)| {
+                format!(
+                    "the kernel does not show pod {}/{} ({}), which has {}; its lease ends if nothing of it is found",
+                    pod.namespace, pod.name, key.container_id, lease.address
+                )
+            })
+            .collect();
+        self.unseen = unseen.into_iter().map(|(key, _, _)| key.clone()).collect();
+        for text in texts {
+            self.notice(now, "LeaseWithoutPod", text);
+        }
         let known: BTreeSet<_> = self.ledger.leases().map(|(_, _, lease)| lease.address).collect();
         for pod in host.pods.iter().filter(|pod| !known.contains(&pod.address)) {
             if self.ledger.cooling().any(|(address, _)| address == pod.address) {
@@ -333,9 +354,14 @@ impl Machine {
         }
     }
 
-    /// The first record of a journal.
-    pub fn opening(&self, now: Timestamp) -> Record {
-        Record::Opened { version: VERSION, instance: self.me.instance.clone(), at: now }
+    /// The journal that says what must be known after a crash in the fewest records. `uptime`: time since the boot, where
+    /// that is known.
+    pub fn journal(&self, now: Timestamp, uptime: Option<Timestamp>) -> Vec<Record> {
+        let mut records = self.recovered().records(now, SETTLING);
+        if let Some(Record::Opened { uptime: opened, .. }) = records.first_mut() {
+            *opened = uptime;
+        }
+        records
     }
 }
 

@@ -3,19 +3,23 @@
 use std::sync::Arc;
 use std::time::Duration;
 
-use enipool_pool::Timestamp;
+use enipool_pool::eni::Holdings;
 use enipool_pool::ledger::Counts;
 use enipool_pool::node::HoldReason;
+use enipool_pool::{EniId, Timestamp};
 
-use super::entry::Stage;
+use super::entry::{Entry, Stage};
 use super::{Machine, Op, WaiterId};
-use crate::engine::error::Shortage;
+use crate::engine::error::{AcquireError, Shortage};
 use crate::engine::view::{
     ActionView, CapacityView, EniState, EniView, InstanceView, IntentView, Phase, PoolSnapshot, WaitingView,
 };
 
 /// What an attach commonly takes on EC2, from the call to the link.
 const ATTACH_TAKES: Duration = Duration::from_secs(5);
+
+/// Of what was said so much is passed on, in characters: events and conditions must hold the advice as well.
+const DETAIL_MAX: usize = 400;
 
 impl Machine {
     /// The whole pool at `now`.
@@ -65,6 +69,7 @@ impl Machine {
                 })
                 .collect(),
             shortage: shortage.map(|(shortage, _)| shortage),
+            shortage_detail: self.shortage_detail(),
             shortage_ends: shortage.and_then(|(_, eta)| Some(now.plus(eta?))),
             decision: self.plan.decision.clone(),
             target: self.plan.target,
@@ -141,19 +146,37 @@ impl Machine {
 
     /// What stands between the node and the addresses that it should have, and when it may be over.
     pub fn shortage(&self, now: Timestamp) -> Option<(Shortage, Option<Duration>)> {
+        if let Some((shortage, _)) = self.not_set_up() {
+            return Some((shortage, None));
+        }
         if !self.is_serving() {
             return Some((Shortage::Starting, None));
         }
         if self.blind {
             return Some((Shortage::Hold(HoldReason::Ec2Unavailable), None));
         }
-        if let Some(hold) = self.plan.holds.first() {
+        let (shortage, eta) = self.hold(now)?;
+        // A time that has passed tells nobody anything.
+        Some((shortage, eta.filter(|eta| !eta.is_zero())))
+    }
+
+    fn hold(&self, now: Timestamp) -> Option<(Shortage, Option<Duration>)> {
+        let planned = self.plan.holds.first();
+        if let Some(hold) = planned.filter(|hold| !is_under_way(hold.reason)) {
+            let resting = usize::try_from(self.ledger.totals().cooling).unwrap_or(usize::MAX);
+            let full = matches!(hold.reason, HoldReason::InstanceLimit | HoldReason::MaxPods);
+            if full && (1..=resting).contains(&self.waiters.len()) {
+                // No more can be had, but those who wait get what rests now.
+                return Some((Shortage::Cooling, self.ledger.next_expiry().map(|at| at.since(now))));
+            }
             return Some((Shortage::Hold(hold.reason), hold.until.map(|until| until.since(now))));
         }
-        if self.waiters.is_empty() {
+        if planned.is_none() && self.waiters.is_empty() {
             return None;
         }
-        if let Some(until) = self.blown {
+        if planned.is_none()
+            && let Some(until) = self.blown
+        {
             return Some((Shortage::Hold(HoldReason::CallLimit), Some(until.since(now))));
         }
         let attaching = self
@@ -170,14 +193,57 @@ impl Machine {
         if self.running.values().any(|running| matches!(running.op, Op::Assign { .. } | Op::Apply(_))) {
             return Some((Shortage::Hold(HoldReason::AssignInFlight), Some(Duration::from_secs(1))));
         }
+        if let Some(hold) = planned {
+            return Some((Shortage::Hold(hold.reason), None));
+        }
         let eta = self.ledger.next_expiry().map(|at| at.since(now));
         Some((Shortage::Cooling, eta))
     }
 
-    /// Why this ADD still waits, and when it may end; for its error.
-    pub fn why_waiting(&self, id: WaiterId, now: Timestamp) -> (Shortage, Option<Duration>, Duration) {
+    /// What keeps addresses that EC2 has given from the pods, and what was said: by the kernel, which is not set up for
+    /// them, or by EC2, which does not tell the range of their subnet.
+    fn not_set_up(&self) -> Option<(Shortage, &str)> {
+        if let Some(refused) = &self.host.refused
+            && (!self.is_serving() || self.enis.iter().any(|(id, entry)| self.awaits_the_host(id, entry)))
+        {
+            return Some((Shortage::HostNotSetUp, refused));
+        }
+        let (reason, said) = self.subnet_lookup.refused.as_ref()?;
+        let lacking = self.enis.values().any(|entry| entry.hands_off.is_none() && self.lacks_subnet(entry));
+        lacking.then_some((Shortage::Hold(*reason), said.as_str()))
+    }
+
+    /// Whether the interface holds addresses that no pod can have before the host is set up for them.
+    fn awaits_the_host(&self, id: &EniId, entry: &Entry) -> bool {
+        let Holdings { addresses, prefixes, .. } = &entry.holdings;
+        let mut held = addresses.iter().copied().chain(prefixes.iter().filter_map(|prefix| prefix.addresses().next()));
+        match entry.stage {
+            _ if entry.hands_off.is_some() => false,
+            Stage::Attached => entry.link && !self.lacks_subnet(entry),
+            Stage::Ready => held.any(|address| !self.ledger.is_of(address, id)),
+            _ => false,
+        }
+    }
+
+    /// What kernel or EC2 said of the shortage, where that tells more than its reason.
+    fn shortage_detail(&self) -> Option<String> {
+        self.not_set_up().map(|(_, said)| said.chars().take(DETAIL_MAX).collect())
+    }
+
+    /// How far the start is, in words.
+    pub fn starting(&self) -> String {
+        let said = self.host.refused.as_ref().map(|said| format!(": {said}")).unwrap_or_default();
+        format!("setting the host up{said}")
+    }
+
+    /// Why this ADD still waits, and when it may end.
+    pub fn why_waiting(&self, id: WaiterId, now: Timestamp) -> AcquireError {
         let waited = self.waiters.iter().find(|waiter| waiter.id == id).map_or(Duration::ZERO, |w| now.since(w.since));
         let (shortage, eta) = self.shortage(now).unwrap_or((Shortage::Cooling, None));
-        (shortage, eta, waited)
+        AcquireError::TimedOut { waited, shortage, eta, detail: self.shortage_detail() }
     }
+}
+
+fn is_under_way(reason: HoldReason) -> bool {
+    matches!(reason, HoldReason::AttachInFlight | HoldReason::AssignInFlight)
 }

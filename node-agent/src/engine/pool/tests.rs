@@ -147,7 +147,7 @@ impl Rig {
         };
         let machine = Machine::begin(start, now);
         let journal = Memory::default();
-        let records = machine.recovered().records(now, SETTLING);
+        let records = machine.journal(now, None);
         let open = Journal::on(Box::new(journal.clone()), &records).unwrap();
         let (pool, shared) = Pool::new(machine, open, Clock::from(now));
         let begun = BTreeMap::new();

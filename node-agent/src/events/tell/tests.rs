@@ -149,3 +149,17 @@ fn a_node_in_trouble_keeps_within_its_budget_and_tells_the_rest_later() {
     assert_eq!(teller.look(&short, after(2)).len(), 0);
     assert_eq!(teller.look(&short, after(34)).len(), 3);
 }
+
+#[test]
+fn a_pod_that_the_kernel_keeps_waiting_hears_the_kernel_s_words() {
+    let mut teller = Teller::default();
+    let refused = PoolSnapshot {
+        shortage: Some(Shortage::HostNotSetUp),
+        shortage_detail: Some("nft: No buffer space available".into()),
+        ..short_of(HoldReason::Paused, &[waits("web-1", "c")])
+    };
+    assert_eq!(teller.look(&refused, after(4)), [], "one refusal is none");
+    let told = teller.look(&refused, after(5));
+    assert_eq!(reasons(&told), ["HostNotSetUp"], "on the pod; on the node its notice tells it");
+    assert!(told[0].warning && told[0].note.contains("No buffer space") && told[0].note.contains("doctor"), "{told:?}");
+}
