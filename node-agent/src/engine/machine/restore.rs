@@ -158,6 +158,10 @@ impl Machine {
             self.merge_start(eni, asked_at, now);
         }
         for eni in unknown {
+            if recovered.holdings.contains_key(&eni.id) {
+                // Ours until now, perhaps detached by us a moment ago: an answer that lags may show it still.
+                self.look_at(now.plus(SETTLING));
+            }
             match self.foreign_because(eni) {
                 // Its pods run on, whoever made them: without our part of the host they would be cut off.
                 Some(because) if has_pods(eni, host) => {
