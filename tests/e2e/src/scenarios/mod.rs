@@ -1,6 +1,7 @@
 //! The end-to-end scenarios. They share one cluster, in the order of [`ALL`]: each leaves it as it found it, except that
 //! the first installs enipool.
 
+mod authorisation;
 mod autonomy;
 mod chaining;
 mod cleanup;
@@ -47,13 +48,17 @@ pub struct Scenario {
 pub const STAGE: usize = 2;
 
 /// All of them. The first two set the stage.
-pub const ALL: [Scenario; 24] = [
+pub const ALL: [Scenario; 28] = [
     Scenario { name: "nodes_get_ready_when_the_chart_is_installed", run: install::nodes_get_ready },
     Scenario { name: "pods_of_a_deployment_live_on_addresses_of_several_enis", run: install::pods_on_several_enis },
     Scenario {
         name: "the_api_server_refuses_a_pool_that_breaks_a_rule_and_says_what_to_do",
         run: install::bad_pools_are_refused,
     },
+    Scenario { name: "a_service_account_without_a_role_may_not_look_at_nodes", run: authorisation::without_a_role },
+    Scenario { name: "a_kubelet_may_change_its_own_node_only", run: authorisation::kubelet },
+    Scenario { name: "an_agents_token_is_of_no_use_against_another_nodes_pool", run: authorisation::agents_token },
+    Scenario { name: "operator_and_agents_may_do_what_they_need_and_no_more", run: authorisation::daemons },
     Scenario { name: "pods_on_different_nodes_and_the_outside_hear_each_other", run: traffic::pods_talk },
     Scenario { name: "a_cluster_ip_answers_from_pods_of_both_nodes", run: traffic::cluster_ip },
     Scenario { name: "a_node_port_answers_on_either_node", run: traffic::node_port },
