@@ -115,14 +115,7 @@ pub async fn run<E: Ec2, I: Imds>(args: RunArgs, ec2: E, imds: I) -> Result<(), 
     let host = Host::new(dataplane.clone(), settings, host_wishes_seen);
 
     let clock = Clock::wall();
-    let config = EngineConfig {
-        node: args.node_name.clone(),
-        cluster: args.cluster_name.clone(),
-        journal: paths.journal(),
-        config: flags.engine.clone(),
-        table: enipool_pool::capacity::bundled,
-        seed: seed(),
-    };
+    let config = engine_config(&args, &flags);
     let observer = metrics.clone();
     let hands = Hands {
         ec2: Arc::new(ec2),
@@ -205,6 +198,17 @@ async fn stop(shutdown: Shutdown, engine: JoinHandle<()>) -> Result<(), AppError
         tracing::warn!("EC2 calls are still under way; the next start finds out how they ended");
     }
     Ok(outcome?)
+}
+
+fn engine_config(args: &RunArgs, flags: &Wishes) -> EngineConfig {
+    EngineConfig {
+        node: args.node_name.clone(),
+        cluster: args.cluster_name.clone(),
+        journal: args.paths.journal(),
+        config: flags.engine.clone(),
+        table: enipool_pool::capacity::bundled,
+        seed: seed(),
+    }
 }
 
 /// What the engine and the host's plumbing start from, and where the last word is kept; no file: nobody but the flags has a

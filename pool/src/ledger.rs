@@ -243,16 +243,26 @@ impl Ledger {
     ///
     /// One that cannot be entered keeps none of the others out; the error names the first such.
     pub fn add_addresses(&mut self, eni: &EniId, addresses: &[Ipv4Addr]) -> Result<(), LedgerError> {
-        let home = BlockId { eni: eni.clone(), prefix: None };
-        addresses.iter().fold(Ok(()), |so_far, address| so_far.and(self.enter(&home, *address)))
+        self.enter_all(&BlockId { eni: eni.clone(), prefix: None }, addresses.iter().copied())
     }
 
     /// Enters /28 prefixes that `eni` holds, as [`Self::add_addresses`] does.
     pub fn add_prefixes(&mut self, eni: &EniId, prefixes: &[Prefix]) -> Result<(), LedgerError> {
-        prefixes.iter().fold(Ok(()), |so_far, prefix| {
-            let home = BlockId { eni: eni.clone(), prefix: Some(*prefix) };
-            prefix.addresses().fold(so_far, |so_far, address| so_far.and(self.enter(&home, address)))
-        })
+        let mut entered = Ok(());
+        for prefix in prefixes {
+            let of_this = self.enter_all(&BlockId { eni: eni.clone(), prefix: Some(*prefix) }, prefix.addresses());
+            entered = entered.and(of_this);
+        }
+        entered
+    }
+
+    fn enter_all(&mut self, home: &BlockId, addresses: impl Iterator<Item = Ipv4Addr>) -> Result<(), LedgerError> {
+        let mut entered = Ok(());
+        for address in addresses {
+            let this = self.enter(home, address);
+            entered = entered.and(this);
+        }
+        entered
     }
 
     /// Sets addresses aside that are about to be taken from the interface: all of them, or none when one is in use.

@@ -190,7 +190,7 @@ impl<A: Addresses, L: PodLinks> Verbs<A, L> {
         let key = AttachmentKey::new(conf.name.as_str(), request.container_id.as_str(), request.ifname.as_str());
         let pod = PodRef { namespace: args.namespace.into(), name: args.name.into(), uid: args.uid.into() };
         let host_ifname = self.host_ifname_of(&key, &pod);
-        Ok(Call { request, key, pod, host_ifname, conf, deadline })
+        Ok(Call { request, conf, key, pod, host_ifname, deadline })
     }
 
     pub(super) fn host_ifname_of(&self, key: &AttachmentKey, pod: &PodRef) -> HostIfname {

@@ -73,7 +73,8 @@ fn paths() -> Paths {
 #[test]
 fn every_file_that_the_agent_keeps_on_a_host_is_on_the_page() {
     let paths = paths();
-    let on_host = |path: PathBuf| path.strip_prefix("/host").map_or(path.clone(), |rest| Path::new("/").join(rest));
+    let on_host =
+        |path: PathBuf| path.strip_prefix("/host").map_or_else(|_| path.clone(), |rest| Path::new("/").join(rest));
     let bin = Path::new("/opt/cni/bin");
     let whole = [on_host(paths.conflist()), bin.join(PLUGIN), bin.join(SUPPORT_SCRIPT_NAME)];
     assert_named(whole.iter().map(|path| path.display().to_string()));

@@ -54,7 +54,7 @@ async fn interfaces_follow_the_node_s_security_groups_and_new_ones_get_them() {
     node.settle().await;
     let nodes = node.group("nodes");
     assert!(node.groups().values().all(|groups| *groups != [nodes.clone()]) && !node.groups().is_empty());
-    node.set_groups_by_hand(&node.primary(), &[nodes.clone()]).await;
+    node.set_groups_by_hand(&node.primary(), std::slice::from_ref(&nodes)).await;
     tokio::time::sleep(MINUTE_AND_SOME).await;
     for n in 9..20 {
         node.pool.acquire(key(n), pod(n), in_seconds(60)).await.unwrap();
@@ -74,7 +74,7 @@ async fn interfaces_follow_a_change_of_the_node_s_security_groups_that_came_whil
     let odd = node.groups().into_keys().next().unwrap();
     node.set_groups_by_hand(&odd, &[nodes.clone(), own.clone()]).await;
     node.kill();
-    node.set_groups_by_hand(&node.primary(), &[nodes.clone()]).await;
+    node.set_groups_by_hand(&node.primary(), std::slice::from_ref(&nodes)).await;
     let before = node.calls();
     node.restart(EffectiveConfig::default()).await;
     node.settle().await;
@@ -97,7 +97,7 @@ async fn a_change_that_ec2_refuses_at_first_is_made_up_for_also_after_a_restart(
         ..FaultRule::always(FaultKind::Denied, "ModifyNetworkInterfaceAttribute")
     };
     let denied = node.shared.with(|model| model.inject(rule));
-    node.set_groups_by_hand(&node.primary(), &[nodes.clone()]).await;
+    node.set_groups_by_hand(&node.primary(), std::slice::from_ref(&nodes)).await;
     tokio::time::sleep(MINUTE_AND_SOME).await;
     node.kill();
     node.shared.with(|model| model.end_fault(denied));

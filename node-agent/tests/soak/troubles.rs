@@ -74,7 +74,7 @@ impl World {
         if eni.secondary_ips.is_empty() {
             return;
         }
-        let address = self.dice.one_of(&eni.secondary_ips.iter().copied().collect::<Vec<_>>());
+        let address = self.dice.one_of(&eni.secondary_ips);
         self.tell(|| format!("a person takes {address} from {}", eni.id));
         self.by_hand.insert(address);
         let _ = block_on(self.person().unassign(&eni.id, &[address], &[]));

@@ -561,23 +561,20 @@ impl World {
                 if local && self.machine.is_none() {
                     return;
                 }
-                match self.arrives(&op) {
-                    Some(done) => {
-                        self.tell(|| format!("{id:?} {} -> {}", op.text(), outcome(&done)));
-                        let after = Duration::from_millis(u64::from(self.dice.below(600)));
-                        self.schedule(after, Due::Answers(life, id, done));
-                    }
-                    None => {
-                        let Op::AwaitLink { timeout, .. } = &op else { panic!("{op:?}") };
-                        let until = *self.link_until.entry((life, id)).or_insert(self.now.plus(*timeout));
-                        if self.now < until {
-                            self.schedule(Duration::from_millis(200), Due::Arrives(life, id, op));
-                        } else {
-                            self.tell(|| format!("{id:?} {} -> never", op.text()));
-                            let never = Done::Link(Err(KernelError("no such link".into())));
-                            self.schedule(Duration::ZERO, Due::Answers(life, id, never));
-                        }
-                    }
+                if let Some(done) = self.arrives(&op) {
+                    self.tell(|| format!("{id:?} {} -> {}", op.text(), outcome(&done)));
+                    let after = Duration::from_millis(u64::from(self.dice.below(600)));
+                    self.schedule(after, Due::Answers(life, id, done));
+                    return;
+                }
+                let Op::AwaitLink { timeout, .. } = &op else { panic!("{op:?}") };
+                let last = self.now.plus(*timeout);
+                if self.now < *self.link_until.entry((life, id)).or_insert(last) {
+                    self.schedule(Duration::from_millis(200), Due::Arrives(life, id, op));
+                } else {
+                    self.tell(|| format!("{id:?} {} -> never", op.text()));
+                    let never = Done::Link(Err(KernelError("no such link".into())));
+                    self.schedule(Duration::ZERO, Due::Answers(life, id, never));
                 }
             }
             Due::Answers(life, id, done) => {

@@ -4,7 +4,7 @@
 //! Needs an API server whose objects may be changed, which `make test-api-server` starts for it; for one of your own:
 //! `ENIPOOL_TEST_KUBECONFIG=… cargo test -- --ignored`. No other operator may run there.
 
-#![allow(clippy::unwrap_used, reason = "a test that cannot go on has failed")]
+#![allow(clippy::unwrap_used, clippy::panic, reason = "a test that cannot go on has failed")]
 
 mod accepted;
 mod demands;

@@ -274,7 +274,7 @@ impl Machine {
         sum.gone.clone_from(&self.gone);
         // Also while the question is under way: only its answer settles it.
         let asked = self.running.values().find(|running| matches!(running.op, Op::Look(Look::Orphans(_))));
-        sum.leftovers = self.timers.orphans.or(asked.map(|running| running.since));
+        sum.leftovers = self.timers.orphans.or_else(|| asked.map(|running| running.since));
         sum.primary_groups.clone_from(&self.primary_groups);
         sum
     }
