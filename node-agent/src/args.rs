@@ -13,8 +13,10 @@ use enipool_pool::ec2::Tags;
 use enipool_pool::targets::{Addressing, Policy, TargetError, Targets};
 use ipnet::Ipv4Net;
 
+use crate::chained;
 use crate::dataplane::{self, DataplaneConfig, Randomization, Snat, VethPrefix};
 use crate::engine::{EffectiveConfig, instance_type};
+use crate::status::kept;
 use crate::status::wishes::{HostWishes, Wishes};
 
 /// The agent of one node: keeps addresses from EC2 at hand, gives them to pods, and reports into the node's ENIPool.
@@ -93,13 +95,15 @@ impl Paths {
         self.state_dir.join("del-queue")
     }
     /// Everything that the agent and the plugin keep for themselves on this host.
-    pub fn state(&self) -> [PathBuf; 5] {
+    pub fn state(&self) -> [PathBuf; 7] {
         let in_folder = |name| self.state_dir.join(name);
         [
             self.socket.clone(),
             self.journal(),
             self.del_queue(),
             in_folder(instance_type::FILE),
+            in_folder(kept::FILE),
+            in_folder(chained::FILE),
             in_folder(dataplane::FOUND_FILE),
         ]
     }

@@ -24,7 +24,7 @@ pub const PORTMAP: &str = "portmap";
 pub const BANDWIDTH: &str = "bandwidth";
 
 /// In the state folder.
-const FILE: &str = "chained-plugins.json";
+pub(crate) const FILE: &str = "chained-plugins.json";
 /// Longest wait for a plugin's answer to VERSION, which takes milliseconds.
 const ANSWER_MAX: Duration = Duration::from_secs(5);
 /// Bytes of an answer that are read. Twenty versions take 300.

@@ -20,7 +20,7 @@ use super::wishes::{Wishes, wishes};
 
 /// Of the file. Another version's is not read.
 const VERSION: u32 = 1;
-const FILE: &str = "wishes.json";
+pub(crate) const FILE: &str = "wishes.json";
 /// An ENIPool's spec and its class have some kilobytes.
 const FILE_MAX: u64 = 1 << 20;
 

@@ -4,7 +4,7 @@ use std::net::Ipv4Addr;
 use std::time::Duration;
 
 use enipool_pool::ec2::{Assigned, Ec2Error, Ec2ErrorKind, Eni, Supply};
-use enipool_pool::eni::{Holdings, SETTLING};
+use enipool_pool::eni::{Holdings, SETTLING, is_no_manage};
 use enipool_pool::ledger::record::Record;
 use enipool_pool::node as planner;
 use enipool_pool::{AttachmentId, ClientToken, EniId, Prefix, SecurityGroupId, Timestamp};
@@ -104,6 +104,12 @@ impl Machine {
         if self.enis.contains_key(&eni.id) {
             // An answer of long ago: it serves already.
             self.record(Record::Fulfilled { intent: id.clone() });
+            return;
+        }
+        if self.foreign.contains_key(&eni.id) || is_no_manage(eni) {
+            // Somebody has marked it since: whatever it holds, it is not ours any more.
+            self.record(Record::Fulfilled { intent: id.clone() });
+            self.look_at(now.plus(SETTLING));
             return;
         }
         let mut entry = Entry::new(Holdings::of(eni), Stage::Detached, now);

@@ -165,7 +165,9 @@ mod tests {
     #[test]
     fn a_run_that_did_not_measure_what_it_has_to_is_told_by_the_keys_that_are_lacking() {
         let mut whole = Report::default();
-        REQUIRED.iter().rev().for_each(|key| whole.figure(key, 1.0, Goal::AtMost(2.0)));
+        for key in REQUIRED.iter().rev() {
+            whole.figure(key, 1.0, Goal::AtMost(2.0));
+        }
         whole.figure("one more", 1.0, Goal::AtMost(2.0));
         assert_eq!(whole.lacking(), [""; 0]);
         whole.0.retain(|(key, ..)| *key != "burst_27_s");
