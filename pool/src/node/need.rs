@@ -49,7 +49,8 @@ pub struct Need {
     pub minimum: u32,
     /// Never more than this, whatever is rounded up: the instance and the ceiling.
     pub most: u32,
-    /// Pods that the node may run. Nothing is kept beyond it, but that a whole /28 may pass it by up to 15 addresses.
+    /// Pods that the node may run. Nothing is asked for beyond it, but that a whole /28 may pass it by up to 15 addresses.
+    /// While a node goes over from one kind of slots to the other it holds both.
     pub max_pods: u32,
     /// Addresses that pods need and the limits refuse.
     pub refused: Option<(HoldReason, u32)>,
