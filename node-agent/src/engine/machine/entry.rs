@@ -127,6 +127,8 @@ pub(super) struct Foreign {
     pub(super) since: Timestamp,
     /// IMDS has shown it: so its absence there says something.
     pub(super) hinted: bool,
+    /// EC2 has shown it long after it was met: it does not lag with that.
+    pub(super) confirmed: bool,
 }
 
 /// Single addresses and prefixes of one interface.

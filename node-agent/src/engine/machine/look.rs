@@ -96,7 +96,9 @@ impl Machine {
             let network_card = attachment.network_card;
             let known = self.foreign.get(&eni.id);
             let (since, hinted) = known.map_or((now, false), |known| (known.since, known.hinted));
-            self.foreign.insert(eni.id.clone(), Foreign { holdings, network_card, because, since, hinted });
+            let confirmed = known.is_some_and(|known| known.confirmed || now.since(since) >= SETTLING);
+            let foreign = Foreign { holdings, network_card, because, since, hinted, confirmed };
+            self.foreign.insert(eni.id.clone(), foreign);
             return;
         }
         self.foreign.remove(&eni.id);
@@ -378,7 +380,8 @@ impl Machine {
         let mut foreign_left = false;
         for (id, foreign) in &mut self.foreign {
             let shown = hints.iter().any(|hint| hint.id == *id);
-            foreign_left |= foreign.hinted && !shown;
+            // One that IMDS never showed may have left before it was met: the answer that showed it may have lagged.
+            foreign_left |= (foreign.hinted || !foreign.confirmed) && !shown;
             foreign.hinted |= shown;
         }
         self.absorb(&hints);
