@@ -106,7 +106,7 @@ fn make_demo(variables: &[&str]) -> String {
     let tree = concat!(env!("CARGO_MANIFEST_DIR"), "/../..");
     let mut make = Command::new("make");
     // Of the make that runs these tests.
-    make.env_remove("MAKEFLAGS").env_remove("CI");
+    make.env_remove("MAKEFLAGS").env_remove("MAKELEVEL").env_remove("CI");
     let output = make.current_dir(tree).args(["--dry-run", "demo"]).args(variables).output().unwrap();
     assert!(output.status.success(), "{output:?}");
     String::from_utf8(output.stdout).unwrap().lines().last().unwrap().trim().to_owned()
