@@ -94,7 +94,7 @@ fn many_plugins_at_once_lose_nothing() {
 }
 
 #[test]
-#[ignore = "run as a process of its own by many_plugins_at_once_lose_nothing"]
+#[ignore = "started by many_plugins_at_once_lose_nothing"]
 fn one_of_many() {
     let (Ok(dir), Ok(container)) = (std::env::var("QUEUE_DIR"), std::env::var("QUEUE_CONTAINER")) else { return };
     DelQueue::new(dir).push("net", &del(&container)).unwrap();

@@ -3,7 +3,7 @@
 
 use std::time::Duration;
 
-use ec2_sim::SimConfig;
+use ec2_sim::{FaultKind, FaultRule, SimConfig};
 use enipool_agent::engine::{EffectiveConfig, EniState};
 use enipool_pool::EniId;
 use enipool_pool::ec2::InterfaceType;
@@ -268,6 +268,23 @@ async fn leftovers_of_a_lost_journal_are_deleted_however_often_the_agent_dies_be
     node.restart(warm_ips(0)).await;
     tokio::time::sleep(Duration::from_secs(500)).await;
     assert_eq!(node.calls(), calls + 1, "asked once and for all");
+}
+
+#[tokio::test(start_paused = true)]
+async fn a_leftover_whose_deletion_the_agent_did_not_live_to_see_is_deleted_by_the_next_one() {
+    let mut node = Node::start(SimConfig::instant(), "m5.large", warm_ips(0)).await;
+    node.pool.acquire(key(0), pod(0), in_seconds(60)).await.unwrap();
+    node.leave_over().await;
+    node.kill();
+    std::fs::remove_file(&node.journal).unwrap();
+    let denied = FaultRule::next(FaultKind::Denied, "DeleteNetworkInterface", 1);
+    node.shared.with(|model| model.inject(denied));
+    node.restart(warm_ips(0)).await;
+    assert!(within(1200, || node.actions().contains(&"DeleteNetworkInterface")).await, "it is not even tried");
+    node.kill();
+    assert_eq!(node.interfaces(), 2);
+    node.restart(warm_ips(0)).await;
+    assert!(within(600, || node.interfaces() == 1).await, "nobody knows of it any more");
 }
 
 #[tokio::test(start_paused = true)]

@@ -369,6 +369,8 @@ impl Machine {
             }
             entry.retry_at = Some(now);
             self.enis.insert(eni.id.clone(), entry);
+            // A life that begins before it is deleted has to know of it: the question is not asked again.
+            self.record_holdings(&eni.id);
             self.record(Record::Releasing { eni: eni.id.clone(), at: now });
             self.notice(now, "Leftover", format!("{} was left over from an earlier life; it is deleted", eni.id));
         }

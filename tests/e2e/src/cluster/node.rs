@@ -4,7 +4,6 @@
 use std::{
     fs,
     net::Ipv4Addr,
-    os::unix::fs::symlink,
     path::{Path, PathBuf},
     time::Duration,
 };
@@ -193,8 +192,9 @@ impl Node {
 
     async fn start_containerd(&mut self, programs: &Programs) -> Result<()> {
         for plugin in PLUGINS {
-            let link = self.file("/opt/cni/bin").join(plugin);
-            symlink(programs.path(plugin), &link).with_context(|| format!("linking {}", link.display()))?;
+            // Files, as a node has them: what is mounted into a container from here leads nowhere as a link.
+            let file = self.file("/opt/cni/bin").join(plugin);
+            fs::copy(programs.path(plugin), &file).with_context(|| format!("copying {}", file.display()))?;
         }
         let config = self.write("containerd.toml", &node_config::containerd(&self.dir))?;
         let mut command = self.command(programs.path("containerd"));
