@@ -277,7 +277,7 @@ async fn a_leftover_whose_deletion_the_agent_did_not_live_to_see_is_deleted_by_t
     node.leave_over().await;
     node.kill();
     std::fs::remove_file(&node.journal).unwrap();
-    let denied = FaultRule::next(FaultKind::Denied, "DeleteNetworkInterface", 1);
+    let denied = FaultRule::next(FaultKind::Denied, "DeleteNetworkInterface", 4);
     node.shared.with(|model| model.inject(denied));
     node.restart(warm_ips(0)).await;
     assert!(within(1200, || node.actions().contains(&"DeleteNetworkInterface")).await, "it is not even tried");
