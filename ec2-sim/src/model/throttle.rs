@@ -46,7 +46,7 @@ impl Bucket {
             .then_some(Self::Resource(action))
     }
 
-    /// The size that AWS publishes.
+    /// The size that AWS publishes. Not held against its page yet: the rows of StartInstances and StopInstances.
     pub fn published(&self) -> BucketSize {
         match self {
             Self::Unfiltered(_) => size(50, 10),
