@@ -3,7 +3,8 @@
 
 use std::time::Duration;
 
-use ec2_sim::{FaultKind, FaultRule, SimConfig};
+use ec2_sim::model::Delay;
+use ec2_sim::{FaultKind, FaultRule, SimConfig, Timing};
 use enipool_agent::engine::{EffectiveConfig, EniState};
 use enipool_pool::EniId;
 use enipool_pool::ec2::InterfaceType;
@@ -14,7 +15,11 @@ use crate::{in_seconds, warm_ips};
 
 /// An m5.large with twelve pods: nine on the primary, three on a second interface, which is answered too.
 async fn with_two_interfaces() -> (Node, EniId) {
-    let node = Node::start(SimConfig::instant(), "m5.large", warm_ips(0)).await;
+    with_two_interfaces_in(SimConfig::instant()).await
+}
+
+async fn with_two_interfaces_in(sim: SimConfig) -> (Node, EniId) {
+    let node = Node::start(sim, "m5.large", warm_ips(0)).await;
     for n in 0..12 {
         node.pool.acquire(key(n), pod(n), in_seconds(60)).await.unwrap();
     }
@@ -107,6 +112,55 @@ async fn an_interface_that_nobody_needs_and_somebody_takes_off_is_deleted() {
     node.restart(warm_ips(0)).await;
     assert!(within(600, || node.interfaces() == 1).await, "it lies about");
     assert_eq!(node.view(&second), None);
+}
+
+/// An EC2 that takes ten minutes to take an interface off.
+fn slow_to_detach() -> SimConfig {
+    SimConfig { timing: Timing { detach: Delay::fixed(600_000), ..Timing::none() }, ..SimConfig::instant() }
+}
+
+/// The interface gets no new pod while EC2 takes it off.
+async fn check_closed(node: &Node, eni: &EniId) {
+    let next = node.pool.acquire(key(20), pod(20), in_seconds(300)).await.unwrap();
+    assert_ne!(next.eni, *eni, "its address goes with the interface");
+    assert!(node.is_attached(eni), "the test is too slow to tell");
+    let view = node.view(eni).unwrap();
+    assert_eq!((view.state, view.gives), (EniState::Retiring, false));
+}
+
+#[tokio::test(start_paused = true)]
+async fn an_interface_that_somebody_is_taking_off_gets_no_new_pods_and_comes_back_for_those_that_it_has() {
+    let (mut node, second) = with_two_interfaces_in(slow_to_detach()).await;
+    node.kill();
+    tokio::time::sleep(Duration::from_secs(60)).await;
+    node.detach_by_hand(&second).await;
+    node.restart(warm_ips(0)).await;
+    assert!(within(10, || node.has_told("BeingDetached")).await);
+    check_closed(&node, &second).await;
+    let leases = node.leases_on(&second);
+    assert!(leases.len() == 3 && leases.iter().all(|(_, lease)| node.kernel.serves(lease)), "cut off");
+
+    assert!(within(1200, || node.has_told("VanishedENI")).await, "nobody notices");
+    let back = || node.view(&second).is_some_and(|view| view.state == EniState::Ready) && node.is_attached(&second);
+    assert!(within(600, back).await, "{:?}", node.view(&second));
+    assert!(node.leases_on(&second).iter().all(|(_, lease)| node.kernel.serves(lease)));
+}
+
+#[tokio::test(start_paused = true)]
+async fn an_interface_whose_detach_outlives_the_journal_gets_no_pods_and_does_not_leak() {
+    let (mut node, second) = with_two_interfaces_in(slow_to_detach()).await;
+    for (key, _) in node.leases_on(&second) {
+        node.pool.release(&key).unwrap();
+    }
+    node.kill();
+    node.detach_by_hand(&second).await;
+    std::fs::remove_file(&node.journal).unwrap();
+    tokio::time::sleep(Duration::from_secs(60)).await;
+    node.restart(warm_ips(0)).await;
+    check_closed(&node, &second).await;
+    let gone = || node.shared.with(|model| model.interface(&second).is_none());
+    assert!(within(3600, gone).await, "{:?}", node.view(&second));
+    assert!(within(60, || node.view(&second).is_none()).await);
 }
 
 #[tokio::test(start_paused = true)]

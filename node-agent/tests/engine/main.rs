@@ -19,7 +19,8 @@ mod taken;
 
 use std::time::Duration;
 
-use ec2_sim::{FaultKind, FaultRule, SimConfig};
+use ec2_sim::model::Delay;
+use ec2_sim::{FaultKind, FaultRule, SimConfig, Timing};
 use enipool_agent::engine::{AcquireError, EffectiveConfig, EniState, Phase, Shortage};
 use enipool_pool::node::HoldReason;
 use enipool_pool::targets::{Operations, Policy, Targets};
@@ -51,6 +52,20 @@ async fn pods_at_once_on_an_empty_node_all_get_an_address_and_none_fails() {
     }
     assert_eq!(addresses.len(), 27);
     assert!(begun.elapsed() < Duration::from_secs(40), "{:?}", begun.elapsed());
+}
+
+#[tokio::test(start_paused = true)]
+async fn an_interface_that_ec2_does_not_know_yet_costs_the_pod_a_moment_only() {
+    let timing = Timing { visible: Delay::fixed(150), ..Timing::none() };
+    let node = Node::start(SimConfig { timing, ..SimConfig::instant() }, "m5.large", warm_ips(0)).await;
+    for n in 0..9 {
+        node.pool.acquire(key(n), pod(n), in_seconds(60)).await.unwrap();
+    }
+    node.settle().await;
+    let begun = Instant::now();
+    node.pool.acquire(key(9), pod(9), in_seconds(60)).await.unwrap();
+    assert!(node.calls_of("AttachNetworkInterface") > 1, "EC2 knew it at once: the test shows nothing");
+    assert!(begun.elapsed() < Duration::from_millis(500), "{:?}", begun.elapsed());
 }
 
 #[tokio::test(start_paused = true)]

@@ -30,6 +30,9 @@ const SUBNET: Pause = Pause(Duration::from_mins(2), Duration::from_mins(10));
 /// For a person to change (IAM, quota), or for our view of the instance to be corrected.
 const REFUSED: Pause = Pause(Duration::from_mins(1), Duration::from_mins(10));
 const TRANSIENT: Pause = Pause(Duration::from_secs(1), Duration::from_mins(1));
+/// An interface that EC2 made a moment ago and does not know everywhere yet: pods wait for it, mostly for less than a
+/// second more, and nothing but another try tells that it is known.
+const NOT_YET_KNOWN: Pause = Pause(Duration::from_millis(100), Duration::from_mins(1));
 const NOT_RUNNING: Pause = Pause(Duration::from_secs(15), Duration::from_mins(1));
 
 /// Calls that are refused together.
@@ -166,10 +169,9 @@ impl PlannerMemory {
             Ec2ErrorKind::InstanceNotRunning | Ec2ErrorKind::InstanceNotFound => {
                 (Call::Any, HoldReason::InstanceNotRunning, NOT_RUNNING)
             }
-            // EC2 made it a moment ago and does not know it everywhere yet, or has not taken the last one off yet.
-            Ec2ErrorKind::EniNotFound | Ec2ErrorKind::EniInUse | Ec2ErrorKind::DeviceIndexInUse
-                if call == Call::Attach =>
-            {
+            Ec2ErrorKind::EniNotFound if call == Call::Attach => (call, HoldReason::AttachInFlight, NOT_YET_KNOWN),
+            // EC2 has not taken the last one off yet.
+            Ec2ErrorKind::EniInUse | Ec2ErrorKind::DeviceIndexInUse if call == Call::Attach => {
                 (call, HoldReason::AttachInFlight, TRANSIENT)
             }
             Ec2ErrorKind::AddressLimit
@@ -491,6 +493,19 @@ mod tests {
             memory.succeeded(&attach, None);
             assert_eq!(memory.blocked(Call::Attach, at(0)), None, "an attach that works ends it");
         }
+    }
+
+    #[test]
+    fn an_interface_that_ec2_does_not_know_yet_is_asked_for_again_within_a_moment_and_ever_less_often() {
+        let mut memory = PlannerMemory::new(7);
+        let attach = Action::Attach { eni: "eni-1".parse().unwrap(), device_index: 1 };
+        let mut pauses = Vec::new();
+        for _ in 0..12 {
+            memory.refused(&attach, None, &Ec2ErrorKind::EniNotFound, at(0));
+            pauses.push(memory.blocked(Call::Attach, at(0)).unwrap().until.since(at(0)));
+        }
+        assert!(pauses[0] <= Duration::from_millis(125), "{pauses:?}");
+        assert!(pauses[..9].is_sorted() && pauses[11] >= Duration::from_secs(45), "{pauses:?}");
     }
 
     #[test]

@@ -179,6 +179,7 @@ impl Machine {
         }
         entry.stage = Stage::Attached;
         entry.since = now;
+        entry.being_detached = false;
         entry.doubtful = false;
         entry.failures = 0;
         let intent = entry.intent.take();

@@ -57,6 +57,8 @@ pub(super) struct Entry {
     pub(super) groups_retry_at: Option<Timestamp>,
     /// Became somebody else's while we had it (`no_manage`): left alone, its leases go on.
     pub(super) hands_off: Option<&'static str>,
+    /// EC2 is taking it off the instance, and not because we asked: no new pods, their addresses would go with it.
+    pub(super) being_detached: bool,
     /// The kernel shows its link.
     pub(super) link: bool,
     /// When to begin to wait for its link again.
@@ -81,6 +83,7 @@ impl Entry {
             security_groups: None,
             groups_retry_at: None,
             hands_off: None,
+            being_detached: false,
             link: false,
             link_at: None,
             retry_at: None,

@@ -4,7 +4,7 @@
 
 use std::collections::BTreeSet;
 
-use enipool_pool::ec2::{Ec2Error, Eni};
+use enipool_pool::ec2::{Ec2Error, Eni, EniStatus};
 use enipool_pool::eni::{Holdings, Role, SETTLING, is_no_manage, is_orphan, merge, role};
 use enipool_pool::imds::{ImdsEni, ImdsError};
 use enipool_pool::ledger::AddressState;
@@ -114,6 +114,7 @@ impl Machine {
         entry.attachment = Some(attachment.id.clone());
         entry.delete_on_termination = attachment.delete_on_termination;
         entry.security_groups = Some(eni.security_groups.iter().cloned().collect());
+        entry.being_detached = eni.status == EniStatus::Detaching;
         // Not changed by us just now: answers about it can be believed.
         entry.changed_at = Timestamp(0);
         self.have_left_for(&eni.id, &Slots::of(&entry.holdings));
@@ -180,6 +181,7 @@ impl Machine {
         }
         self.merge_addresses(eni, asked_at, now);
         self.reconsider_role(eni, conclusive, now);
+        self.note_detaching(eni, conclusive, now);
         if let Some(entry) = self.enis.get_mut(id)
             && entry.doubtful
         {
@@ -205,6 +207,7 @@ impl Machine {
             entry.doubtful = false;
         }
         self.reconsider_role(eni, conclusive, now);
+        self.note_detaching(eni, conclusive, now);
         self.await_link(&eni.id, now);
     }
 
@@ -296,6 +299,23 @@ impl Machine {
         }
     }
 
+    /// Somebody may be taking it off. When it has gone it is attached again or deleted, as the node needs it.
+    fn note_detaching(&mut self, eni: &Eni, conclusive: bool, now: Timestamp) {
+        let detaching = eni.status == EniStatus::Detaching;
+        let Some(entry) = self.enis.get_mut(&eni.id).filter(|entry| !entry.stage.is_leaving()) else { return };
+        if detaching && !conclusive {
+            // From before we attached it, perhaps.
+            let settled = entry.changed_at.plus(SETTLING);
+            return self.look_at(settled);
+        }
+        if detaching && !entry.being_detached {
+            self.notice(now, "BeingDetached", format!("{} is being detached: it gets no new pods", eni.id));
+        }
+        if let Some(entry) = self.enis.get_mut(&eni.id) {
+            entry.being_detached = detaching;
+        }
+    }
+
     /// An interface that we know is not in the answer.
     fn miss(&mut self, id: &EniId, asked_at: Timestamp, now: Timestamp) {
         let busy = self.is_busy(id);
@@ -335,6 +355,7 @@ impl Machine {
         let Some(entry) = self.enis.get_mut(id) else { return };
         entry.stage = Stage::Detached;
         entry.attachment = None;
+        entry.being_detached = false;
         entry.delete_on_termination = false;
         entry.holdings.device_index = None;
         entry.link = false;

@@ -121,7 +121,7 @@ impl Machine {
             id: id.clone(),
             role: match () {
                 () if entry.hands_off.is_some() => EniRole::Foreign,
-                () if self.is_outside_the_class(entry, now) => EniRole::Retiring,
+                () if self.is_retiring(entry, now) => EniRole::Retiring,
                 () => EniRole::Pods,
             },
             phase: match entry.stage {
@@ -150,9 +150,14 @@ impl Machine {
         }
     }
 
+    /// Whether new pods must not get its addresses, though it is ours.
+    pub(super) fn is_retiring(&self, entry: &Entry, now: Timestamp) -> bool {
+        entry.being_detached || self.is_outside_the_class(entry, now)
+    }
+
     /// Whether its subnet is none of its class's, and has not been for a while. Not the primary: whether pods use that one
     /// is another question.
-    pub(super) fn is_outside_the_class(&self, entry: &Entry, now: Timestamp) -> bool {
+    fn is_outside_the_class(&self, entry: &Entry, now: Timestamp) -> bool {
         let (subnets, since) = &self.class_subnets;
         let outside = subnets.as_ref().is_some_and(|subnets| !subnets.contains(&entry.holdings.subnet));
         outside && !entry.is_primary() && now.since(*since) >= RETIRE_AFTER

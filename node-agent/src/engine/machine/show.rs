@@ -96,7 +96,7 @@ impl Machine {
                     Stage::Detached | Stage::Attaching => EniState::Created,
                     Stage::Attached if entry.attachment.is_none() => EniState::Missing,
                     Stage::Detaching | Stage::Deleting => EniState::Releasing,
-                    _ if self.is_outside_the_class(entry, now) => EniState::Retiring,
+                    _ if self.is_retiring(entry, now) => EniState::Retiring,
                     Stage::Attached => EniState::Attached,
                     Stage::Ready if self.plan.draining.contains(id) => EniState::Draining,
                     Stage::Ready => EniState::Ready,
