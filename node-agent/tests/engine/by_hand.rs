@@ -197,6 +197,23 @@ async fn an_interface_attached_with_no_manage_is_never_touched() {
 }
 
 #[tokio::test(start_paused = true)]
+async fn the_place_of_one_that_was_last_shown_on_its_way_out_does_not_count_as_taken_for_ever() {
+    // EC2 still shows it when it is asked again, IMDS does not show it when that is read first.
+    let timing = Timing { detach: Delay::fixed(100_000), visible: Delay::fixed(5000), ..Timing::none() };
+    let (mut node, second) = with_two_interfaces_in(SimConfig { timing, ..SimConfig::instant() }).await;
+    for (key, _) in node.leases_on(&second) {
+        node.pool.release(&key).unwrap();
+    }
+    node.kill();
+    node.detach_by_hand(&second).await;
+    node.mark_no_manage(&second).await;
+    tokio::time::sleep(Duration::from_secs(73)).await;
+    node.restart(warm_ips(0)).await;
+    assert!(within(10, || node.view(&second).is_some_and(|view| view.state == EniState::Unmanaged)).await);
+    assert!(within(1200, || node.view(&second).is_none()).await, "its place counts as taken for ever");
+}
+
+#[tokio::test(start_paused = true)]
 async fn trunks_and_elastic_fabric_adapters_are_never_touched_even_with_the_pools_tag() {
     for kind in [InterfaceType::Trunk, InterfaceType::Efa] {
         let mut node = Node::start(SimConfig::instant(), "m5.large", warm_ips(0)).await;

@@ -130,7 +130,7 @@ pub(super) struct Foreign {
     pub(super) since: Timestamp,
     /// IMDS has shown it: so its absence there says something.
     pub(super) hinted: bool,
-    /// EC2 has shown it long after it was met: it does not lag with that.
+    /// EC2 has shown it long after it was met, and not as on its way out: that does not lag.
     pub(super) confirmed: bool,
 }
 

@@ -96,7 +96,8 @@ impl Machine {
             let network_card = attachment.network_card;
             let known = self.foreign.get(&eni.id);
             let (since, hinted) = known.map_or((now, false), |known| (known.since, known.hinted));
-            let confirmed = known.is_some_and(|known| known.confirmed || now.since(since) >= SETTLING);
+            let stays = eni.status != EniStatus::Detaching;
+            let confirmed = stays && known.is_some_and(|known| known.confirmed || now.since(since) >= SETTLING);
             let foreign = Foreign { holdings, network_card, because, since, hinted, confirmed };
             self.foreign.insert(eni.id.clone(), foreign);
             return;
