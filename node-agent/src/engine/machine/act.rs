@@ -83,7 +83,7 @@ impl Machine {
             planner::Action::Release { eni } if self.may_be_marked(&eni, now) => self.look_at(now),
             planner::Action::Release { eni } => self.release_eni(&eni, now),
             planner::Action::SetDeleteOnTermination { eni } => {
-                let attachment = self.enis.get(&eni).and_then(|entry| entry.attachment.clone());
+                let attachment = self.enis.get(&eni).and_then(|entry| entry.attachment.id.clone());
                 match attachment {
                     Some(attachment) => {
                         self.start(Op::SetDeleteOnTermination { eni, attachment }, now);
@@ -179,7 +179,7 @@ impl Machine {
         self.record(Record::Releasing { eni: eni.clone(), at: now });
         self.ledger.set_open(eni, false);
         if let Some(entry) = self.enis.get_mut(eni) {
-            let attached = entry.stage.is_attached() || entry.attachment.is_some();
+            let attached = entry.stage.is_attached() || entry.attachment.id.is_some();
             entry.stage = if attached { Stage::Detaching } else { Stage::Deleting };
             entry.retry_at = Some(now);
             entry.failures = 0;
@@ -207,7 +207,7 @@ impl Machine {
         }
         entry.retry_at = None;
         let force = entry.failures >= 3;
-        match (entry.stage, entry.attachment.clone()) {
+        match (entry.stage, entry.attachment.id.clone()) {
             (Stage::Detaching, Some(attachment)) => {
                 self.start(Op::Detach { eni: eni.clone(), attachment, force }, now);
             }

@@ -132,7 +132,7 @@ impl Machine {
 
     fn note_attachment(&mut self, eni: &EniId, delete_on_termination: bool) {
         if let Some(entry) = self.enis.get_mut(eni) {
-            entry.delete_on_termination = delete_on_termination;
+            entry.attachment.delete_on_termination = delete_on_termination;
         }
     }
 
@@ -169,7 +169,7 @@ impl Machine {
     pub(super) fn attached(&mut self, eni: &EniId, attachment: AttachmentId, device_index: u32, now: Timestamp) {
         self.succeeded(&planner::Action::Attach { eni: eni.clone(), device_index });
         let Some(entry) = self.enis.get_mut(eni) else { return };
-        entry.attachment = Some(attachment);
+        entry.attachment.id = Some(attachment);
         entry.holdings.device_index = Some(device_index);
         entry.changed_at = now;
         if entry.stage.is_leaving() {
@@ -179,7 +179,7 @@ impl Machine {
         }
         entry.stage = Stage::Attached;
         entry.since = now;
-        entry.being_detached = false;
+        entry.attachment.being_detached = false;
         entry.doubtful = false;
         entry.failures = 0;
         let intent = entry.intent.take();

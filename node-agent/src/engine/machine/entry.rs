@@ -33,14 +33,22 @@ impl Stage {
     }
 }
 
+/// How it is attached, as far as EC2 has said.
+#[derive(Debug, Clone, Default)]
+pub(super) struct Attachment {
+    /// Not known after a crash or an answer that was lost, until EC2 has been asked.
+    pub(super) id: Option<AttachmentId>,
+    pub(super) delete_on_termination: bool,
+    /// EC2 is taking it off the instance, and not because we asked: no new pods, their addresses would go with it.
+    pub(super) being_detached: bool,
+}
+
 #[derive(Debug, Clone)]
 pub(super) struct Entry {
     /// What EC2 gave it, whether the host is set up for that or not.
     pub(super) holdings: Holdings,
     pub(super) stage: Stage,
-    /// Not known after a crash or an answer that was lost, until EC2 has been asked.
-    pub(super) attachment: Option<AttachmentId>,
-    pub(super) delete_on_termination: bool,
+    pub(super) attachment: Attachment,
     /// When it was attached (or made, while it is not attached).
     pub(super) since: Timestamp,
     /// When our last change of it ended: answers about earlier moments may be stale.
@@ -57,8 +65,6 @@ pub(super) struct Entry {
     pub(super) groups_retry_at: Option<Timestamp>,
     /// Became somebody else's while we had it (`no_manage`): left alone, its leases go on.
     pub(super) hands_off: Option<&'static str>,
-    /// EC2 is taking it off the instance, and not because we asked: no new pods, their addresses would go with it.
-    pub(super) being_detached: bool,
     /// The kernel shows its link.
     pub(super) link: bool,
     /// When to begin to wait for its link again.
@@ -73,8 +79,7 @@ impl Entry {
         Self {
             holdings,
             stage,
-            attachment: None,
-            delete_on_termination: false,
+            attachment: Attachment::default(),
             since: now,
             changed_at: now,
             looked_at: Timestamp(0),
@@ -83,7 +88,6 @@ impl Entry {
             security_groups: None,
             groups_retry_at: None,
             hands_off: None,
-            being_detached: false,
             link: false,
             link_at: None,
             retry_at: None,

@@ -11,7 +11,7 @@ use enipool_pool::ledger::AddressState;
 use enipool_pool::ledger::record::Record;
 use enipool_pool::{EniId, Timestamp};
 
-use super::entry::{Entry, Foreign, Slots, Stage};
+use super::entry::{Attachment, Entry, Foreign, Slots, Stage};
 use super::{Look, Machine};
 
 /// Looks by IMDS in a row that must contradict us before EC2 is asked: IMDS lags.
@@ -112,10 +112,10 @@ impl Machine {
         let mut entry = Entry::new(Holdings::of(eni), Stage::Attached, now);
         entry.hands_off = hands_off;
         entry.looked_at = now;
-        entry.attachment = Some(attachment.id.clone());
-        entry.delete_on_termination = attachment.delete_on_termination;
+        entry.attachment.id = Some(attachment.id.clone());
+        entry.attachment.delete_on_termination = attachment.delete_on_termination;
         entry.security_groups = Some(eni.security_groups.iter().cloned().collect());
-        entry.being_detached = eni.status == EniStatus::Detaching;
+        entry.attachment.being_detached = eni.status == EniStatus::Detaching;
         // Not changed by us just now: answers about it can be believed.
         entry.changed_at = Timestamp(0);
         self.have_left_for(&eni.id, &Slots::of(&entry.holdings));
@@ -151,12 +151,12 @@ impl Machine {
                 let (attachment, device_index) = (attachment.clone(), attachment.device_index);
                 self.attached(id, attachment.id, device_index, now);
                 if let Some(entry) = self.enis.get_mut(id) {
-                    entry.delete_on_termination = attachment.delete_on_termination;
+                    entry.attachment.delete_on_termination = attachment.delete_on_termination;
                 }
             }
             Some(attachment) => {
-                entry.attachment = Some(attachment.id.clone());
-                entry.delete_on_termination |= attachment.delete_on_termination;
+                entry.attachment.id = Some(attachment.id.clone());
+                entry.attachment.delete_on_termination |= attachment.delete_on_termination;
                 if entry.stage == Stage::Deleting && conclusive {
                     entry.stage = Stage::Detaching;
                 }
@@ -309,11 +309,11 @@ impl Machine {
             let settled = entry.changed_at.plus(SETTLING);
             return self.look_at(settled);
         }
-        if detaching && !entry.being_detached {
+        if detaching && !entry.attachment.being_detached {
             self.notice(now, "BeingDetached", format!("{} is being detached: it gets no new pods", eni.id));
         }
         if let Some(entry) = self.enis.get_mut(&eni.id) {
-            entry.being_detached = detaching;
+            entry.attachment.being_detached = detaching;
         }
     }
 
@@ -355,9 +355,7 @@ impl Machine {
         self.notice(now, "VanishedENI", text);
         let Some(entry) = self.enis.get_mut(id) else { return };
         entry.stage = Stage::Detached;
-        entry.attachment = None;
-        entry.being_detached = false;
-        entry.delete_on_termination = false;
+        entry.attachment = Attachment::default();
         entry.holdings.device_index = None;
         entry.link = false;
         entry.link_at = None;

@@ -137,7 +137,7 @@ impl Machine {
             subnet: entry.holdings.subnet.clone(),
             since: entry.since,
             // A change of it under way counts as done: it is not asked for twice.
-            delete_on_termination: entry.delete_on_termination
+            delete_on_termination: entry.attachment.delete_on_termination
                 || entry.is_primary()
                 || self
                     .running
@@ -152,7 +152,7 @@ impl Machine {
 
     /// Whether new pods must not get its addresses, though it is ours.
     pub(super) fn is_retiring(&self, entry: &Entry, now: Timestamp) -> bool {
-        entry.being_detached || self.is_outside_the_class(entry, now)
+        entry.attachment.being_detached || self.is_outside_the_class(entry, now)
     }
 
     /// Whether its subnet is none of its class's, and has not been for a while. Not the primary: whether pods use that one

@@ -233,8 +233,8 @@ impl Machine {
         let mut holdings = journaled.clone();
         holdings.device_index = Some(attachment.device_index);
         let mut entry = Entry::new(holdings, if releasing { Stage::Detaching } else { Stage::Attached }, now);
-        entry.attachment = Some(attachment.id.clone());
-        entry.delete_on_termination = attachment.delete_on_termination;
+        entry.attachment.id = Some(attachment.id.clone());
+        entry.attachment.delete_on_termination = attachment.delete_on_termination;
         entry.security_groups = Some(eni.security_groups.iter().cloned().collect());
         entry.changed_at = changed_at;
         entry.retry_at = releasing.then_some(now);

@@ -94,7 +94,7 @@ impl Machine {
                 state: match entry.stage {
                     _ if entry.hands_off.is_some() => EniState::Unmanaged,
                     Stage::Detached | Stage::Attaching => EniState::Created,
-                    Stage::Attached if entry.attachment.is_none() => EniState::Missing,
+                    Stage::Attached if entry.attachment.id.is_none() => EniState::Missing,
                     Stage::Detaching | Stage::Deleting => EniState::Releasing,
                     _ if self.is_retiring(entry, now) => EniState::Retiring,
                     Stage::Attached => EniState::Attached,
