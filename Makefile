@@ -44,7 +44,7 @@ tools: ## Build Kubernetes, etcd, containerd and helm into a cache outside the t
 	@tests/e2e/tools/install.sh $(TOOLS) >/dev/null
 .PHONY: build
 build: ## Build all binaries; the plugin once more in its own small profile
-	@ls $(OUT)/release/deps/libaws_sdk_ec2-*.rlib >/dev/null 2>&1 || echo "building enipool for the first time: some 20 minutes on two cores, ten of them one crate, aws-sdk-ec2"
+	@ls $(OUT)/release/deps/libaws_sdk_ec2-*.rlib >/dev/null 2>&1 || echo "building enipool for the first time: some 10 minutes on two cores, most of them one crate, aws-sdk-ec2"
 	cargo build $(FLAGS)
 	cargo build --profile shim --target $(TARGET) -p enipool-cni
 .PHONY: images
