@@ -19,5 +19,6 @@ async fn main() -> anyhow::Result<()> {
     let client = kube::Client::try_from(config).context("API server")?;
     let aws = enipool_cloud::connect(Options::new("enipool-operator")).await?;
     tracing::info!(version = env!("CARGO_PKG_VERSION"), region = %aws.region, "operator starts");
-    run(args, client, aws.ec2, shutdown).await
+    // On the heap: a hundred kilobytes would be the main thread's stack.
+    Box::pin(run(args, client, aws.ec2, shutdown)).await
 }

@@ -142,7 +142,7 @@ pub(super) fn limits(info: &sdk::InstanceTypeInfo) -> Result<InstanceTypeLimits,
         .and_then(sdk::NetworkCardInfo::maximum_network_interfaces);
     Ok(InstanceTypeLimits {
         instance_type: InstanceType::new(info.instance_type().map_or("", sdk::InstanceType::as_str)),
-        max_enis: number("maximumNetworkInterfaces", card.or(network.maximum_network_interfaces()))?,
+        max_enis: number("maximumNetworkInterfaces", card.or_else(|| network.maximum_network_interfaces()))?,
         ipv4_per_eni: number("ipv4AddressesPerInterface", network.ipv4_addresses_per_interface())?,
         supports_prefixes: info.bare_metal() == Some(true)
             || info.hypervisor() == Some(&sdk::InstanceTypeHypervisor::Nitro),

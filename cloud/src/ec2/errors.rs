@@ -29,12 +29,12 @@ where
         SdkError::ResponseError(answer) if answer.raw().status().is_server_error() => {
             (Ec2ErrorKind::Internal, format!("HTTP {}", answer.raw().status().as_u16()))
         }
-        SdkError::ResponseError(_) => (Ec2ErrorKind::Unexpected, DisplayErrorContext(error).to_string()),
         SdkError::TimeoutError(_) => (Ec2ErrorKind::NoAnswer, "no answer in time".into()),
         SdkError::DispatchFailure(_) | SdkError::ConstructionFailure(_) => {
             let text = DisplayErrorContext(error).to_string();
             (undispatched(&text), text)
         }
+        // An answer that cannot be read among them.
         _ => (Ec2ErrorKind::Unexpected, DisplayErrorContext(error).to_string()),
     };
     let text = match request_id {
