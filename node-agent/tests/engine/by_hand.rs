@@ -164,6 +164,25 @@ async fn an_interface_whose_detach_outlives_the_journal_gets_no_pods_and_does_no
 }
 
 #[tokio::test(start_paused = true)]
+async fn an_interface_that_was_given_too_much_while_it_was_off_gives_that_back_and_serves_its_pods_again() {
+    let node = Node::start(SimConfig::instant(), "m5.large", warm_ips(0)).await;
+    for n in 0..18 {
+        node.pool.acquire(key(n), pod(n), in_seconds(60)).await.unwrap();
+    }
+    node.settle().await;
+    let second = node.pool.snapshot().borrow().enis[1].id.clone();
+    tokio::time::sleep(Duration::from_secs(60)).await;
+    node.detach_by_hand(&second).await;
+    tokio::time::sleep(Duration::from_secs(1)).await;
+    node.give_more_by_hand(&second, 1).await;
+    assert!(within(600, || node.has_told("VanishedENI")).await, "nobody notices");
+    let back = || node.view(&second).is_some_and(|view| view.state == EniState::Ready) && node.is_attached(&second);
+    assert!(within(600, back).await, "{:?}", node.view(&second));
+    let leases = node.leases_on(&second);
+    assert!(leases.len() == 9 && leases.iter().all(|(_, lease)| node.kernel.serves(lease)));
+}
+
+#[tokio::test(start_paused = true)]
 async fn an_interface_taken_off_and_marked_no_manage_is_left_to_whoever_did_that() {
     let (node, second) = with_two_interfaces().await;
     tokio::time::sleep(Duration::from_secs(60)).await;

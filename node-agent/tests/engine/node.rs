@@ -360,6 +360,11 @@ impl Node {
         reply.result.unwrap();
     }
 
+    /// A person gives an interface so many addresses more.
+    pub(crate) async fn give_more_by_hand(&self, eni: &EniId, count: u32) {
+        SimEc2::new(self.shared.clone(), "person").assign(eni, Supply::Addresses(count)).await.unwrap();
+    }
+
     /// A person gives the VPC these ranges.
     pub(crate) fn set_vpc_cidrs(&self, cidrs: &[&str]) {
         let cidrs = cidrs.iter().map(|cidr| cidr.parse().unwrap()).collect();

@@ -215,6 +215,7 @@ impl Machine {
                 self.notice(now, "VanishedENI", format!("{eni} was deleted before it could be attached"));
                 self.eni_gone(eni, now);
             }
+            Ec2ErrorKind::AddressLimit => self.shed(eni, now),
             // It can not be attached here, so it only holds addresses that others need.
             Ec2ErrorKind::AttachmentLimit
             | Ec2ErrorKind::InstanceNotRunning
