@@ -60,10 +60,34 @@ impl Growth<'_, '_> {
         while self.picture.free_devices > 0
             && let Some(at) = self.picture.detached.iter().position(|eni| eni.addresses().held() > 0)
         {
-            let eni = self.picture.detached.swap_remove(at).id.clone();
-            let device_index = self.take_device();
-            self.actions.push(Planned { action: Action::Attach { eni, device_index }, purpose: Purpose::Demand });
+            let eni: &EniView = self.picture.detached.swap_remove(at);
+            let action = if self.fits(eni) {
+                Some(Action::Attach { eni: eni.id.clone(), device_index: self.take_device() })
+            } else {
+                self.surplus(eni)
+            };
+            self.actions.extend(action.map(|action| Planned { action, purpose: Purpose::Demand }));
         }
+    }
+
+    /// EC2 bounds what an interface holds by the instance's type only where it is attached. One that was given more while
+    /// it was not could never be attached.
+    fn fits(&self, eni: &EniView) -> bool {
+        eni.slots_taken() <= self.snapshot.capacity.slots_per_eni
+    }
+
+    /// Gives back what keeps the interface from being attached, one call at a time; `None`: not now, or pods have it all.
+    fn surplus(&self, eni: &EniView) -> Option<Action> {
+        let leaving = eni.singles_leaving > 0 || eni.prefixes.iter().any(|prefix| prefix.leaving);
+        if leaving || self.memory.blocked(Call::Unassign, self.now).is_some() {
+            return None;
+        }
+        let surplus = eni.slots_taken().saturating_sub(self.snapshot.capacity.slots_per_eni);
+        let singles = surplus.min(eni.singles.free);
+        let empty = eni.prefixes.iter().filter(|prefix| prefix.counts.held() == 0).map(|prefix| prefix.prefix);
+        let prefixes: Vec<Prefix> = empty.take((surplus - singles) as usize).collect();
+        let any = singles > 0 || !prefixes.is_empty();
+        any.then(|| Action::Unassign { eni: eni.id.clone(), singles, prefixes })
     }
 
     fn prefixes(&mut self) {
@@ -203,7 +227,7 @@ impl Growth<'_, '_> {
             return;
         }
         let slots = self.snapshot.capacity.slots_per_eni;
-        while let Some(at) = self.picture.detached.iter().position(|eni| eni.role == EniRole::Pods) {
+        while let Some(at) = self.picture.detached.iter().position(|eni| eni.role == EniRole::Pods && self.fits(eni)) {
             if *left == 0 || self.picture.free_devices == 0 {
                 return;
             }
@@ -214,7 +238,7 @@ impl Growth<'_, '_> {
                 Kind::Single => addresses,
                 Kind::Prefix => count(eni.prefixes.iter()),
             };
-            let room = slots.saturating_sub(eni.singles.total() + count(eni.prefixes.iter()));
+            let room = slots.saturating_sub(eni.slots_taken());
             let waits = left.saturating_sub(brings).min(room);
             *left -= (*left).min(brings + room);
             if waits > 0 {

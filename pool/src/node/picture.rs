@@ -187,7 +187,7 @@ impl<'a> Picture<'a> {
 impl<'a> Place<'a> {
     fn new(eni: &'a EniView, slots: u32, for_pods: bool) -> Self {
         let (coming_singles, coming_prefixes) = sums(eni.incoming.iter());
-        let taken = eni.singles.total() + eni.singles_leaving + count(eni.prefixes.iter());
+        let taken = eni.slots_taken();
         Self {
             eni,
             for_pods,

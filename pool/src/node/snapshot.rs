@@ -154,6 +154,12 @@ impl EniView {
     pub fn addresses(&self) -> Counts {
         self.prefixes.iter().fold(self.singles, |sum, prefix| sum.plus(prefix.counts))
     }
+
+    /// Slots that EC2 counts as taken: a prefix is one, and what is being taken back is there until it has gone.
+    pub fn slots_taken(&self) -> u32 {
+        let prefixes = u32::try_from(self.prefixes.len()).unwrap_or(u32::MAX);
+        self.singles.total().saturating_add(self.singles_leaving).saturating_add(prefixes)
+    }
 }
 
 /// A creation under way (intent written, no id known yet).

@@ -4,7 +4,7 @@ use std::net::Ipv4Addr;
 use std::time::Duration;
 
 use enipool_pool::ec2::{Action, CreateEni, Supply};
-use enipool_pool::eni::{Holdings, Intent, SETTLING};
+use enipool_pool::eni::{Intent, SETTLING};
 use enipool_pool::ledger::record::{Record, Taken};
 use enipool_pool::node::{self as planner, Planned};
 use enipool_pool::targets::Operations;
@@ -158,20 +158,6 @@ impl Machine {
             at: now,
         });
         self.start(Op::Unassign { eni: eni.clone(), addresses, prefixes: taken_prefixes }, now);
-    }
-
-    /// Takes from an unattached interface what is more than the instance would take with it: EC2 bounds what it holds only
-    /// where it is attached, so that somebody (or a call of ours that came after a detach by hand) may have given it more.
-    pub(super) fn shed(&mut self, eni: &EniId, now: Timestamp) {
-        let Some(Holdings { addresses, prefixes, .. }) = self.enis.get(eni).map(|entry| &entry.holdings) else {
-            return;
-        };
-        let held = u32::try_from(addresses.len() + prefixes.len()).unwrap_or(u32::MAX);
-        let singles = held.saturating_sub(self.me.capacity.slots_per_eni);
-        let action = planner::Action::Unassign { eni: eni.clone(), singles, prefixes: Vec::new() };
-        if singles > 0 && self.permits(&action, now) {
-            self.carry_out(action, now);
-        }
     }
 
     /// Whether somebody may have marked the attached interface `no_manage` since EC2 last told of it. Nothing else asks for

@@ -215,7 +215,11 @@ impl Machine {
                 self.notice(now, "VanishedENI", format!("{eni} was deleted before it could be attached"));
                 self.eni_gone(eni, now);
             }
-            Ec2ErrorKind::AddressLimit => self.shed(eni, now),
+            // It holds more than we know: the planner gives back what is too much once EC2 has told.
+            Ec2ErrorKind::AddressLimit => {
+                entry.doubtful = true;
+                self.look_at(now);
+            }
             // It can not be attached here, so it only holds addresses that others need.
             Ec2ErrorKind::AttachmentLimit
             | Ec2ErrorKind::InstanceNotRunning
