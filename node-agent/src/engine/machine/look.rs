@@ -115,11 +115,11 @@ impl Machine {
         entry.attachment.id = Some(attachment.id.clone());
         entry.attachment.delete_on_termination = attachment.delete_on_termination;
         entry.security_groups = Some(eni.security_groups.iter().cloned().collect());
-        entry.attachment.being_detached = eni.status == EniStatus::Detaching;
         // Not changed by us just now: answers about it can be believed.
         entry.changed_at = Timestamp(0);
         self.have_left_for(&eni.id, &Slots::of(&entry.holdings));
         self.enis.insert(eni.id.clone(), entry);
+        self.note_detaching(eni, true, now);
         self.ledger.add_eni(&eni.id, attachment.device_index);
         self.enter_all(&eni.id);
         self.record_holdings(&eni.id);
@@ -309,11 +309,9 @@ impl Machine {
             let settled = entry.changed_at.plus(SETTLING);
             return self.look_at(settled);
         }
-        if detaching && !entry.attachment.being_detached {
+        let before = std::mem::replace(&mut entry.attachment.being_detached, detaching);
+        if detaching && !before {
             self.notice(now, "BeingDetached", format!("{} is being detached: it gets no new pods", eni.id));
-        }
-        if let Some(entry) = self.enis.get_mut(&eni.id) {
-            entry.attachment.being_detached = detaching;
         }
     }
 
