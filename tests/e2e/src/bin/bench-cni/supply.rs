@@ -182,6 +182,9 @@ impl Arrivals {
     }
 }
 
+/// EC2's error for an interface that it made a moment ago and does not know everywhere yet.
+const NOT_KNOWN_YET: &str = "InvalidNetworkInterfaceID.NotFound";
+
 /// The longest time that EC2 itself took for one of the interfaces made after call number `since`.
 fn longest_chain(sim: &Handle, since: u64, arrivals: &BTreeMap<EniId, Timestamp>) -> Option<Duration> {
     let calls: Vec<_> = sim.model().with(|model| model.calls().since(since).cloned().collect());
@@ -190,11 +193,11 @@ fn longest_chain(sim: &Handle, since: u64, arrivals: &BTreeMap<EniId, Timestamp>
         let about: Vec<_> = calls.iter().filter(|call| call.resources.iter().any(|id| id == eni.as_str())).collect();
         let of = |action| about.iter().copied().filter(move |call| call.action == action);
         let created = of("CreateNetworkInterface").next()?;
-        let (refused, attached): (Vec<_>, Vec<_>) = of("AttachNetworkInterface").partition(|call| call.error.is_some());
-        let attached = attached.first()?;
+        let unknown = of("AttachNetworkInterface").filter(|call| call.error.as_deref() == Some(NOT_KNOWN_YET));
+        let attached = of("AttachNetworkInterface").find(|call| call.error.is_none())?;
         let way = arrived.since(attached.at).max(took(attached));
         // Only EC2's own time: what the agent waits in between is what this is to judge.
-        Some(took(created) + refused.into_iter().map(took).sum::<Duration>() + way)
+        Some(took(created) + unknown.map(took).sum::<Duration>() + way)
     };
     arrivals.iter().filter_map(chain).max()
 }
