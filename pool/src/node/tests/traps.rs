@@ -4,6 +4,7 @@ use std::time::Duration;
 
 use super::super::*;
 use super::toy::{COOLDOWN, Room, Toy, policy, subnet};
+use crate::Prefix;
 use crate::ec2::Ec2ErrorKind;
 use crate::targets::{Addressing, Operations, Policy, Targets};
 
@@ -418,6 +419,39 @@ fn an_interface_left_unattached_by_a_crash_is_used_or_deleted() {
     let again = plan(&unwanted, &mut PlannerMemory::default(), toy.now);
     let release = Action::Release { eni: toy.enis[1].view.id.clone() };
     assert!(again.actions.iter().any(|planned| planned.action == release), "{again:?}");
+}
+
+#[test]
+fn an_unattached_interface_that_holds_too_much_gives_that_back_before_it_is_attached() {
+    let mut toy = Toy::new("m5.large", policy(warm(0)));
+    toy.pods(12);
+    toy.settle();
+    let id = toy.enis[1].view.id.clone();
+    // What is done about it when it has three pods, `change` has been made to it, and it is not attached.
+    let done = |change: &dyn Fn(&mut EniView)| -> Vec<Action> {
+        let mut snapshot = toy.snapshot();
+        let eni = snapshot.enis.iter_mut().find(|eni| eni.id == id).unwrap();
+        assert_eq!((eni.singles.assigned, eni.slots_taken()), (3, 3));
+        (eni.phase, eni.device_index) = (EniPhase::Detached, None);
+        change(eni);
+        let plan = plan(&snapshot, &mut PlannerMemory::default(), toy.now);
+        plan.actions.into_iter().map(|planned| planned.action).filter(|action| action.eni() == Some(&id)).collect()
+    };
+    let empty = |nth: u32| PrefixView {
+        prefix: format!("10.9.{nth}.0/28").parse().unwrap(),
+        counts: Counts { free: Prefix::SIZE, ..Counts::default() },
+        leaving: false,
+    };
+    let unassign = |singles, prefixes| Action::Unassign { eni: id.clone(), singles, prefixes };
+    let attach = Action::Attach { eni: id.clone(), device_index: 1 };
+
+    assert_eq!(done(&|eni| eni.singles.free = 6), [attach], "nine are what it may hold");
+    assert_eq!(done(&|eni| eni.singles.free = 8), [unassign(2, vec![])]);
+    assert_eq!(done(&|eni| eni.prefixes = (0..7).map(empty).collect()), [unassign(0, vec![empty(0).prefix])]);
+    assert_eq!(done(&|eni| (eni.singles.free, eni.singles_leaving) = (6, 2)), [], "until those have gone");
+    assert_eq!(done(&|eni| eni.singles.assigned = 10), [], "nothing but a pod's end helps");
+    let idle = |eni: &mut EniView| eni.singles = Counts { free: 10, ..Counts::default() };
+    assert_eq!(done(&idle), [Action::Release { eni: id.clone() }], "another one is sooner made");
 }
 
 #[test]
