@@ -32,6 +32,8 @@ pub struct TruthEni {
     pub secondary_ips: Vec<Ipv4Addr>,
     pub prefixes: Vec<Prefix>,
     pub attachment: Option<TruthAttachment>,
+    /// Describe calls show it as it is, as opposed to as it was a moment ago.
+    pub shown: bool,
 }
 
 #[derive(Debug, Clone, PartialEq, Eq, Serialize)]
@@ -40,6 +42,7 @@ pub struct TruthAttachment {
     pub device_index: u32,
     /// The interface is in the instance: not yet while the attach is under way, still while the detach is.
     pub effective: bool,
+    pub delete_on_termination: bool,
 }
 
 impl Model {
@@ -58,8 +61,10 @@ impl Model {
                 })
                 .collect(),
             enis: self
-                .interfaces()
-                .map(|eni| TruthEni {
+                .enis
+                .values()
+                .filter_map(|record| Some((record.current()?, !record.unsettled(self.now))))
+                .map(|(eni, shown)| TruthEni {
                     id: eni.id.clone(),
                     mac: eni.mac,
                     subnet: eni.subnet.clone(),
@@ -70,7 +75,9 @@ impl Model {
                         instance: attachment.instance.clone(),
                         device_index: attachment.device_index,
                         effective: attachment.plugged,
+                        delete_on_termination: attachment.delete_on_termination,
                     }),
+                    shown,
                 })
                 .collect(),
         }

@@ -27,6 +27,18 @@ fn describe_does_not_find_a_new_interface_at_once_nor_forget_a_deleted_one() {
 }
 
 #[test]
+fn the_truth_says_whether_describe_shows_it_yet() {
+    let mut world = World::with_timing(Timing { visible: Delay::fixed(1500), ..Timing::none() });
+    let eni = world.create(Wanted::default()).unwrap();
+    let shown = |world: &World| world.0.truth().enis.iter().find(|found| found.id == eni.id).unwrap().shown;
+    assert!(!shown(&world));
+    world.after(Duration::from_millis(1499));
+    assert!(!shown(&world) && world.seen(&eni.id).is_err());
+    world.after(Duration::from_millis(1));
+    assert!(shown(&world) && world.seen(&eni.id).is_ok());
+}
+
+#[test]
 fn describe_does_not_find_a_new_instance_at_once() {
     let mut world = World::with_timing(Timing { visible: Delay::fixed(1500), ..Timing::none() });
     let node = world.run("m5.large");

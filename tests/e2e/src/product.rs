@@ -16,6 +16,8 @@ pub const NAMESPACE: &str = "enipool-system";
 
 /// Longest time for the agents to come up and the nodes to get ready.
 const READY: Duration = Duration::from_secs(180);
+/// Longest time for an agent to do what is not urgent (10 s after an attach), and for EC2 to show it (5 s).
+const REST: Duration = Duration::from_secs(30);
 
 /// An ENI as EC2 sees it.
 #[derive(Debug, Clone)]
@@ -28,6 +30,9 @@ pub struct Eni {
     pub prefixes: Vec<Prefix>,
     /// In the instance, as opposed to on its way.
     pub effective: bool,
+    pub delete_on_termination: bool,
+    /// Describe calls show it as it is.
+    pub shown: bool,
 }
 
 /// Installs the chart with a real `helm install`. Nothing tells the product that its EC2 is simulated but the SDK's own
@@ -172,6 +177,8 @@ pub fn enis_of_instance(cluster: &Cluster, instance: &InstanceId) -> Vec<Eni> {
                 secondaries: eni.secondary_ips,
                 prefixes: eni.prefixes,
                 effective: attachment.effective,
+                delete_on_termination: attachment.delete_on_termination,
+                shown: eni.shown,
             })
         })
         .collect();
@@ -198,6 +205,17 @@ pub fn exist(cluster: &Cluster, enis: &[Eni]) -> Vec<String> {
     let existing = truth(cluster).enis;
     let ids = existing.into_iter().map(|eni| eni.id.to_string());
     ids.filter(|id| enis.iter().any(|eni| eni.id == *id)).collect()
+}
+
+/// Waits until nothing is left to be done to a node's ENIs and EC2 shows them as they are; returns the number of EC2's latest
+/// call by then. An agent that starts earlier may be shown them as they were, and rightly does again what was done.
+pub async fn at_rest(cluster: &Cluster, node: &str) -> Result<u64> {
+    until(&format!("EC2 showing the ENIs of {node} as they are to stay"), REST, async || {
+        let enis = enis(cluster, node)?;
+        let rest = |eni: &Eni| eni.effective && eni.delete_on_termination && eni.shown;
+        Ok((!enis.is_empty() && enis.iter().all(rest)).then(|| latest_call(cluster)))
+    })
+    .await
 }
 
 /// The number of EC2's latest call, for [`calls_since`].

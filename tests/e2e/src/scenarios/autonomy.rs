@@ -215,7 +215,7 @@ async fn keeps_its_aims(stage: &Stage, node: &Node) -> Result<()> {
         "{} should have targets unlike the flags', and a ceiling: {before}",
         node.name()
     );
-    let call = product::latest_call(&stage.cluster);
+    let call = product::at_rest(&stage.cluster, node.name()).await?;
     agent_dies(node).await?;
     let after = until("the agent that came back answering", ON_ITS_OWN, async || Ok(inside::config(node).await.ok()));
     let after = after.await?;

@@ -58,7 +58,7 @@ async fn keep(cluster: &Cluster, headroom: Value) -> Result<()> {
 /// Longer than an agent waits for an operator that says nothing.
 async fn waits_without_end(stage: &Stage, manifest: &Value) -> Result<()> {
     let cluster = &stage.cluster;
-    let call = product::latest_call(cluster);
+    let call = product::at_rest(cluster, GUEST).await?;
     cluster.kubectl().apply(&manifest.to_string()).await?;
     let said = product::told(cluster, "reason=SubnetExhausted,involvedObject.kind=Pod", ROLL_OUT).await?;
     stage.narrator.say(&said);

@@ -101,7 +101,7 @@ pub(super) fn agent_restart(stage: &mut Stage) -> LocalBoxFuture<'_, Result<()>>
             (one, other) = (other, one);
         }
         let before = assigned(stage, &one.node).await?;
-        let call = product::latest_call(cluster);
+        let call = product::at_rest(cluster, &one.node).await?;
 
         let pings = Pings::begin(cluster.node(&one.node)?, one, other.address).await?;
         product::restart_agent(cluster, &one.node).await?;
