@@ -13,8 +13,6 @@ impl Growth<'_, '_> {
         if self.snapshot.policy.operations != Operations::Normal {
             return;
         }
-        let coming_pods = self.picture.holdings.used.saturating_sub(self.picture.holdings.assigned);
-        let mut spare = self.picture.free_now().saturating_sub(coming_pods);
         let blocked = self.memory.blocked(Call::Unassign, self.now).is_some();
         for index in 0..self.picture.places.len() {
             let place = &self.picture.places[index];
@@ -29,17 +27,16 @@ impl Growth<'_, '_> {
             let leaving = eni.singles_leaving + count(eni.prefixes.iter().filter(|prefix| prefix.leaving));
             let waits = (*left).min(leaving);
             let mut slots = 0;
-            if leaving == 0 && !blocked {
+            if leaving == 0 && !place.gives_way && !blocked {
                 let careful = if self.memory.doubtful(subnet, kind) { 1 } else { u32::MAX };
                 let (singles, prefixes) = match kind {
-                    Kind::Prefix => (eni.singles.free.min(*left).min(careful).min(spare), Vec::new()),
+                    Kind::Prefix => (eni.singles.free.min(*left).min(careful).min(self.spare), Vec::new()),
                     Kind::Single => {
-                        let most = (*left).min(careful).min(spare / Prefix::SIZE);
+                        let most = (*left).min(careful).min(self.spare / Prefix::SIZE);
                         (0, place.empty_prefixes().take(most as usize).collect::<Vec<_>>())
                     }
                 };
                 slots = singles + count(prefixes.iter());
-                spare -= singles + count(prefixes.iter()) * Prefix::SIZE;
                 if slots > 0 {
                     self.act(Action::Unassign { eni: eni.id.clone(), singles, prefixes }, 0);
                 }
@@ -59,13 +56,13 @@ impl Growth<'_, '_> {
         {
             return;
         }
-        let coming_pods = self.picture.holdings.used.saturating_sub(self.picture.holdings.assigned);
-        let mut spare = self.picture.free_now().saturating_sub(coming_pods);
+        let mut spare = self.spare;
         // What is leaving already makes room as well.
         let leaving: u32 = self.picture.places.iter().map(Place::leaving).sum();
         let mut wanted = (*left * unit(kind)).saturating_sub(leaving);
         let mut actions = Vec::new();
-        for place in self.picture.places.iter().rev().filter(|place| place.ready() && !place.is_leaving()) {
+        let may = |place: &&Place| place.ready() && !place.is_leaving() && !place.gives_way;
+        for place in self.picture.places.iter().rev().filter(may) {
             let (singles, prefixes) = match self.picture.addressing {
                 _ if !place.keep => (true, true),
                 Addressing::Secondary => (false, true),

@@ -28,6 +28,8 @@ pub(super) struct Growth<'a, 's> {
     pub(super) covered: u32,
     /// Addresses up to the ceiling, whatever those below it are good for.
     pub(super) room: u32,
+    /// Free addresses that may make room for others: those beyond what pods may ask for meanwhile.
+    pub(super) spare: u32,
 }
 
 /// Why something could not be placed.
@@ -241,6 +243,7 @@ impl Growth<'_, '_> {
             let room = slots.saturating_sub(eni.slots_taken());
             let waits = left.saturating_sub(brings).min(room);
             *left -= (*left).min(brings + room);
+            self.picture.creating_free_slots += room - waits;
             if waits > 0 {
                 self.wait(HoldReason::AttachInFlight, kind, waits, None);
             }
@@ -290,6 +293,8 @@ impl Growth<'_, '_> {
             self.wait(HoldReason::AttachInFlight, kind, waits, None);
         }
         *left -= count + waits;
+        // What is placed next need not make an interface of its own.
+        self.picture.creating_free_slots += slots - count - waits;
         true
     }
 
@@ -301,8 +306,16 @@ impl Growth<'_, '_> {
     /// Adds an action that brings `addresses`.
     pub(super) fn act(&mut self, action: Action, addresses: u32) {
         let purpose = self.purpose();
-        if matches!(action, Action::Assign { .. } | Action::Create { .. }) {
-            self.room -= addresses.min(self.room);
+        match &action {
+            Action::Assign { .. } | Action::Create { .. } => self.room -= addresses.min(self.room),
+            Action::Unassign { eni, singles, prefixes } => {
+                if let Some(place) = self.picture.places.iter_mut().find(|place| place.eni.id == *eni) {
+                    place.gives_way = true;
+                    let gone = singles + count(prefixes.iter()) * Prefix::SIZE;
+                    self.spare -= if place.for_pods { gone.min(self.spare) } else { 0 };
+                }
+            }
+            Action::Attach { .. } | Action::Release { .. } | Action::SetDeleteOnTermination { .. } => {}
         }
         self.covered += addresses;
         self.actions.push(Planned { action, purpose });

@@ -14,6 +14,8 @@ pub(super) struct Place<'a> {
     pub(super) for_pods: bool,
     /// Chosen to stay. Addresses that are free elsewhere do not count as supply.
     pub(super) keep: bool,
+    /// This round asks for an Unassign of some of it. Another one would be of the same addresses.
+    pub(super) gives_way: bool,
     /// Slots in which nothing is and nothing is coming.
     pub(super) free_slots: u32,
     pub(super) coming_singles: u32,
@@ -124,6 +126,11 @@ impl<'a> Picture<'a> {
             || self.places.iter().any(|p| !p.ready() || p.coming_singles + p.coming_prefixes > 0)
     }
 
+    /// Pods of the node that have no address yet.
+    pub(super) fn coming_pods(&self) -> u32 {
+        self.holdings.used.saturating_sub(self.holdings.assigned)
+    }
+
     /// Assigned and cooling addresses outside the places that stay.
     pub(super) fn held(&self) -> u32 {
         self.holdings.assigned + self.holdings.cooling
@@ -192,6 +199,7 @@ impl<'a> Place<'a> {
             eni,
             for_pods,
             keep: for_pods,
+            gives_way: false,
             free_slots: slots.saturating_sub(taken + coming_singles + coming_prefixes),
             coming_singles,
             coming_prefixes,

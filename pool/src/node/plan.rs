@@ -160,7 +160,8 @@ fn grow<'s>(
     let covered = picture.anything_soon();
     let (actions, holds) = (Vec::new(), Vec::new());
     let room = snapshot.ceiling.unwrap_or(u32::MAX).saturating_sub(picture.physical);
-    let mut growth = Growth { picture, snapshot, memory, need, now, actions, holds, covered, room };
+    let spare = picture.free_now().saturating_sub(picture.coming_pods());
+    let mut growth = Growth { picture, snapshot, memory, need, now, actions, holds, covered, room, spare };
     growth.run();
     plan.actions.append(&mut growth.actions);
     plan.holds.append(&mut growth.holds);
@@ -168,8 +169,7 @@ fn grow<'s>(
 
 /// Pods that wait for what is on its way already.
 fn in_flight(plan: &mut Plan, picture: &Picture, growing: bool) {
-    let coming_pods = picture.holdings.used.saturating_sub(picture.holdings.assigned);
-    let waiting = coming_pods.saturating_sub(picture.free_now());
+    let waiting = picture.coming_pods().saturating_sub(picture.free_now());
     let told: u32 = plan.holds.iter().filter(|h| h.purpose == Purpose::Demand).map(|h| h.addresses).sum();
     if growing && waiting > told {
         let attaching =

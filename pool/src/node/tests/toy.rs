@@ -288,6 +288,13 @@ impl Toy {
 
     /// What a plan must never ask for.
     fn check(&self, plan: &Plan) {
+        let unassigns = plan.actions.iter().filter(|planned| matches!(planned.action, Action::Unassign { .. }));
+        let mut from: Vec<_> = unassigns.filter_map(|planned| planned.action.eni()).collect();
+        from.sort();
+        assert!(
+            from.is_sorted_by(|one, other| one < other),
+            "what is given back twice is given back wrongly: {plan:?}"
+        );
         for planned in &plan.actions {
             let Some(id) = planned.action.eni() else { continue };
             let eni = self.enis.iter().find(|eni| eni.view.id == *id).expect("an interface that exists");

@@ -3,6 +3,7 @@
 use std::time::Duration;
 
 use super::super::*;
+use super::slots::State;
 use super::toy::{COOLDOWN, Room, Toy, policy, subnet};
 use crate::Prefix;
 use crate::ec2::Ec2ErrorKind;
@@ -396,6 +397,24 @@ fn the_ceiling_holds_for_demand_too() {
         assert_eq!(toy.counts().assigned, 21, "{mode}");
         assert_eq!(hold(&toy.last, HoldReason::Ceiling).addresses, 9, "{mode}");
     }
+}
+
+#[test]
+fn below_the_ceiling_an_interface_makes_room_once_for_prefixes_and_single_addresses_together() {
+    let mut toy = Toy::new("t3.small", addressing(Addressing::Prefix, Targets::default()));
+    toy.settle();
+    assert_eq!(toy.per_eni(), [16]);
+    // What the primary holds is of no use any more, and takes what the ceiling leaves. Seventeen pods come before it can go.
+    (toy.policy.use_primary_eni, toy.policy.operations) = (false, Operations::NoCloud);
+    toy.enis[0].singles.push(State::Free);
+    toy.ceiling = Some(17);
+    toy.run(SECOND);
+    toy.pods(17);
+    toy.policy.operations = Operations::Normal;
+    toy.run(5 * SECOND);
+    assert_eq!(toy.calls["Unassign"], 1, "{:?}", toy.last);
+    toy.settle();
+    assert_eq!((toy.per_eni(), toy.waiting.len()), (vec![0, 17], 0), "{:?}", toy.last);
 }
 
 #[test]
