@@ -27,12 +27,13 @@ impl Growth<'_, '_> {
             let leaving = eni.singles_leaving + count(eni.prefixes.iter().filter(|prefix| prefix.leaving));
             let waits = (*left).min(leaving);
             let mut slots = 0;
-            if leaving == 0 && !place.gives_way && !blocked {
+            if !place.is_leaving() && !blocked {
+                let spare = self.picture.spare();
                 let careful = if self.memory.doubtful(subnet, kind) { 1 } else { u32::MAX };
                 let (singles, prefixes) = match kind {
-                    Kind::Prefix => (eni.singles.free.min(*left).min(careful).min(self.spare), Vec::new()),
+                    Kind::Prefix => (eni.singles.free.min(*left).min(careful).min(spare), Vec::new()),
                     Kind::Single => {
-                        let most = (*left).min(careful).min(self.spare / Prefix::SIZE);
+                        let most = (*left).min(careful).min(spare / Prefix::SIZE);
                         (0, place.empty_prefixes().take(most as usize).collect::<Vec<_>>())
                     }
                 };
@@ -56,13 +57,12 @@ impl Growth<'_, '_> {
         {
             return;
         }
-        let mut spare = self.spare;
+        let mut spare = self.picture.spare();
         // What is leaving already makes room as well.
         let leaving: u32 = self.picture.places.iter().map(Place::leaving).sum();
         let mut wanted = (*left * unit(kind)).saturating_sub(leaving);
         let mut actions = Vec::new();
-        let may = |place: &&Place| place.ready() && !place.is_leaving() && !place.gives_way;
-        for place in self.picture.places.iter().rev().filter(may) {
+        for place in self.picture.places.iter().rev().filter(|place| place.ready() && !place.is_leaving()) {
             let (singles, prefixes) = match self.picture.addressing {
                 _ if !place.keep => (true, true),
                 Addressing::Secondary => (false, true),
@@ -97,14 +97,14 @@ impl Growth<'_, '_> {
 }
 
 impl Place<'_> {
-    /// An Unassign of some of it is under way.
+    /// An Unassign of some of it is under way, or planned in this round.
     pub(super) fn is_leaving(&self) -> bool {
         self.leaving() > 0
     }
 
-    /// Addresses whose Unassign is under way.
+    /// Addresses whose Unassign is under way or planned.
     fn leaving(&self) -> u32 {
         let prefixes = count(self.eni.prefixes.iter().filter(|prefix| prefix.leaving));
-        self.eni.singles_leaving + prefixes * Prefix::SIZE
+        self.giving + self.eni.singles_leaving + prefixes * Prefix::SIZE
     }
 }

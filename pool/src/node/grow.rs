@@ -28,8 +28,6 @@ pub(super) struct Growth<'a, 's> {
     pub(super) covered: u32,
     /// Addresses up to the ceiling, whatever those below it are good for.
     pub(super) room: u32,
-    /// Free addresses that may make room for others: those beyond what pods may ask for meanwhile.
-    pub(super) spare: u32,
 }
 
 /// Why something could not be placed.
@@ -112,7 +110,7 @@ impl Growth<'_, '_> {
         }
         let slots_per_eni = self.snapshot.capacity.slots_per_eni;
         let attached: u32 = self.picture.places.iter().filter(|p| p.keep).map(|p| p.free_slots).sum();
-        let attached = attached + self.picture.creating_free_slots;
+        let attached = attached + self.picture.arriving_free_slots;
         let possible = attached + self.picture.free_devices * slots_per_eni;
         let (mut prefixes, mut singles) = (missing / Prefix::SIZE, missing % Prefix::SIZE);
         let slots_left = possible.saturating_sub(prefixes + singles);
@@ -211,7 +209,7 @@ impl Growth<'_, '_> {
 
     /// Slots of interfaces that are on their way: an Assign into them is sooner done than another interface.
     fn wait_for_attaching(&mut self, kind: Kind, left: &mut u32, obstacle: &mut Option<Obstacle>) {
-        let mut waits = take(left, &mut self.picture.creating_free_slots);
+        let mut waits = take(left, &mut self.picture.arriving_free_slots);
         for place in self.picture.places.iter_mut().filter(|place| place.keep && !place.ready()) {
             match self.memory.subnet_blocked(&place.eni.subnet, kind, self.now) {
                 Some(block) => *obstacle = Some(Obstacle::of(block, Some(&place.eni.subnet))),
@@ -243,7 +241,7 @@ impl Growth<'_, '_> {
             let room = slots.saturating_sub(eni.slots_taken());
             let waits = left.saturating_sub(brings).min(room);
             *left -= (*left).min(brings + room);
-            self.picture.creating_free_slots += room - waits;
+            self.picture.arriving_free_slots += room - waits;
             if waits > 0 {
                 self.wait(HoldReason::AttachInFlight, kind, waits, None);
             }
@@ -293,8 +291,7 @@ impl Growth<'_, '_> {
             self.wait(HoldReason::AttachInFlight, kind, waits, None);
         }
         *left -= count + waits;
-        // What is placed next need not make an interface of its own.
-        self.picture.creating_free_slots += slots - count - waits;
+        self.picture.arriving_free_slots += slots - count - waits;
         true
     }
 
@@ -306,16 +303,13 @@ impl Growth<'_, '_> {
     /// Adds an action that brings `addresses`.
     pub(super) fn act(&mut self, action: Action, addresses: u32) {
         let purpose = self.purpose();
-        match &action {
-            Action::Assign { .. } | Action::Create { .. } => self.room -= addresses.min(self.room),
-            Action::Unassign { eni, singles, prefixes } => {
-                if let Some(place) = self.picture.places.iter_mut().find(|place| place.eni.id == *eni) {
-                    place.gives_way = true;
-                    let gone = singles + count(prefixes.iter()) * Prefix::SIZE;
-                    self.spare -= if place.for_pods { gone.min(self.spare) } else { 0 };
-                }
-            }
-            Action::Attach { .. } | Action::Release { .. } | Action::SetDeleteOnTermination { .. } => {}
+        if matches!(action, Action::Assign { .. } | Action::Create { .. }) {
+            self.room -= addresses.min(self.room);
+        }
+        if let Action::Unassign { eni, singles, prefixes } = &action
+            && let Some(place) = self.picture.places.iter_mut().find(|place| place.eni.id == *eni)
+        {
+            place.giving += singles + count(prefixes.iter()) * Prefix::SIZE;
         }
         self.covered += addresses;
         self.actions.push(Planned { action, purpose });

@@ -14,8 +14,8 @@ pub(super) struct Place<'a> {
     pub(super) for_pods: bool,
     /// Chosen to stay. Addresses that are free elsewhere do not count as supply.
     pub(super) keep: bool,
-    /// This round asks for an Unassign of some of it. Another one would be of the same addresses.
-    pub(super) gives_way: bool,
+    /// Addresses that this round asks an Unassign of. From then on they are leaving: nothing else may count on them.
+    pub(super) giving: u32,
     /// Slots in which nothing is and nothing is coming.
     pub(super) free_slots: u32,
     pub(super) coming_singles: u32,
@@ -63,8 +63,9 @@ pub(super) struct Picture<'a> {
     pub(super) creating_prefixes: u32,
     /// Addresses that EC2 has assigned or is about to, whatever they are good for.
     pub(super) physical: u32,
-    /// Slots that creations under way leave free.
-    pub(super) creating_free_slots: u32,
+    /// Slots left free by interfaces that are on their way and no places yet: under creation, or created or attached by this
+    /// round. What is placed next need not make an interface of its own.
+    pub(super) arriving_free_slots: u32,
 }
 
 impl<'a> Picture<'a> {
@@ -108,7 +109,7 @@ impl<'a> Picture<'a> {
             physical: ours().map(physical).sum::<u32>() + creating_singles + creating_prefixes * Prefix::SIZE,
             creating_singles,
             creating_prefixes,
-            creating_free_slots: (creating * slots).saturating_sub(creating_singles + creating_prefixes),
+            arriving_free_slots: (creating * slots).saturating_sub(creating_singles + creating_prefixes),
             places,
         }
     }
@@ -175,7 +176,12 @@ impl<'a> Picture<'a> {
 
     /// Addresses that could be handed out this moment, on whatever interface pods may use.
     pub(super) fn free_now(&self) -> u32 {
-        self.sum(|p| if p.ready() && p.for_pods { p.counts.free } else { 0 })
+        self.sum(|p| if p.ready() && p.for_pods { p.counts.free - p.giving } else { 0 })
+    }
+
+    /// Of those, what may make room for others: pods that are coming need the rest.
+    pub(super) fn spare(&self) -> u32 {
+        self.free_now().saturating_sub(self.coming_pods())
     }
 
     fn wanted_free(&self, place: &Place) -> u32 {
@@ -199,7 +205,7 @@ impl<'a> Place<'a> {
             eni,
             for_pods,
             keep: for_pods,
-            gives_way: false,
+            giving: 0,
             free_slots: slots.saturating_sub(taken + coming_singles + coming_prefixes),
             coming_singles,
             coming_prefixes,

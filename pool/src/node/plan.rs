@@ -160,8 +160,7 @@ fn grow<'s>(
     let covered = picture.anything_soon();
     let (actions, holds) = (Vec::new(), Vec::new());
     let room = snapshot.ceiling.unwrap_or(u32::MAX).saturating_sub(picture.physical);
-    let spare = picture.free_now().saturating_sub(picture.coming_pods());
-    let mut growth = Growth { picture, snapshot, memory, need, now, actions, holds, covered, room, spare };
+    let mut growth = Growth { picture, snapshot, memory, need, now, actions, holds, covered, room };
     growth.run();
     plan.actions.append(&mut growth.actions);
     plan.holds.append(&mut growth.holds);

@@ -1,7 +1,7 @@
 //! A node and its EC2 in one: it carries plans out, keeps its own account of addresses, and complains when a plan asks
 //! for what it must not.
 
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, BTreeSet};
 use std::net::Ipv4Addr;
 use std::time::Duration;
 
@@ -288,13 +288,7 @@ impl Toy {
 
     /// What a plan must never ask for.
     fn check(&self, plan: &Plan) {
-        let unassigns = plan.actions.iter().filter(|planned| matches!(planned.action, Action::Unassign { .. }));
-        let mut from: Vec<_> = unassigns.filter_map(|planned| planned.action.eni()).collect();
-        from.sort();
-        assert!(
-            from.is_sorted_by(|one, other| one < other),
-            "what is given back twice is given back wrongly: {plan:?}"
-        );
+        let mut unassigned = BTreeSet::new();
         for planned in &plan.actions {
             let Some(id) = planned.action.eni() else { continue };
             let eni = self.enis.iter().find(|eni| eni.view.id == *id).expect("an interface that exists");
@@ -305,6 +299,7 @@ impl Toy {
                     assert_eq!(eni.view().addresses().held(), 0, "{planned:?} would take a pod's or a cooling address");
                 }
                 Action::Unassign { singles, prefixes, .. } => {
+                    assert!(unassigned.insert(id), "two Unassigns of {id} may take the same addresses: {plan:?}");
                     assert!(*singles <= eni.view().singles.free, "{planned:?}");
                     for prefix in prefixes {
                         let (_, states) = eni.prefixes.iter().find(|(p, _)| p == prefix).unwrap();

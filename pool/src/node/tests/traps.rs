@@ -400,7 +400,7 @@ fn the_ceiling_holds_for_demand_too() {
 }
 
 #[test]
-fn below_the_ceiling_an_interface_makes_room_once_for_prefixes_and_single_addresses_together() {
+fn at_the_ceiling_an_interface_makes_room_once_for_prefixes_and_single_addresses_together() {
     let mut toy = Toy::new("t3.small", addressing(Addressing::Prefix, Targets::default()));
     toy.settle();
     assert_eq!(toy.per_eni(), [16]);
@@ -415,6 +415,30 @@ fn below_the_ceiling_an_interface_makes_room_once_for_prefixes_and_single_addres
     assert_eq!(toy.calls["Unassign"], 1, "{:?}", toy.last);
     toy.settle();
     assert_eq!((toy.per_eni(), toy.waiting.len()), (vec![0, 17], 0), "{:?}", toy.last);
+}
+
+#[test]
+fn single_addresses_that_go_with_a_prefix_share_its_interface_whether_that_is_created_or_attached() {
+    let custom_networking = |toy: &mut Toy| {
+        toy.policy.use_primary_eni = false;
+        toy.ceiling = Some(17);
+    };
+    let mut toy = Toy::new("t3.small", addressing(Addressing::Prefix, Targets::default()));
+    custom_networking(&mut toy);
+    toy.pods(17);
+    toy.settle();
+    assert_eq!((toy.per_eni(), toy.prefixes(), toy.singles()), (vec![0, 17], 1, 1), "{:?}", toy.last);
+
+    // One that is there and unattached serves for both as well.
+    let mut snapshot = toy.snapshot();
+    let eni = &mut snapshot.enis[1];
+    (eni.phase, eni.device_index, eni.singles) = (EniPhase::Detached, None, Counts::default());
+    eni.prefixes.clear();
+    snapshot.usage.waiting = 17;
+    let plan = plan(&snapshot, &mut PlannerMemory::default(), toy.now);
+    let made = plan.actions.iter().filter(|planned| matches!(planned.action, Action::Create { .. })).count();
+    let attached = plan.actions.iter().filter(|planned| matches!(planned.action, Action::Attach { .. })).count();
+    assert_eq!((made, attached), (0, 1), "{plan:?}");
 }
 
 #[test]
