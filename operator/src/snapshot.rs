@@ -133,6 +133,7 @@ fn interfaces(status: &ENIPoolStatus) -> Vec<FleetEni> {
             primary: eni.device_number == Some(0),
             retiring: eni.state == EniState::Retiring,
             addresses: count(eni.addresses),
+            assigned: count(eni.assigned),
             prefixes: count(eni.prefixes),
             singles_held: count(eni.singles_in_use),
             prefixes_in_use: count(eni.prefixes_in_use),

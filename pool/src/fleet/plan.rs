@@ -124,7 +124,7 @@ fn draft<'a>(node: &'a NodeView, memory: &mut FleetMemory, now: Timestamp) -> Dr
 /// What the node planner would see.
 fn holdings(node: &NodeView) -> Holdings {
     let unused_primary = u32::from(!node.policy.use_primary_eni);
-    let elsewhere = node.enis.iter().filter(|eni| eni.retiring || (eni.primary && unused_primary > 0));
+    let elsewhere = || node.enis.iter().filter(|eni| eni.retiring || (eni.primary && unused_primary > 0));
     let single_held = node.enis.iter().map(|eni| eni.singles_held).sum();
     let prefixes_in_use: u32 = node.enis.iter().map(|eni| eni.prefixes_in_use).sum();
     let held_in_prefixes = node.addresses.held().saturating_sub(single_held);
@@ -134,8 +134,9 @@ fn holdings(node: &NodeView) -> Holdings {
         single_held,
         prefixes_in_use,
         free_in_used_prefixes: (prefixes_in_use * Prefix::SIZE).saturating_sub(held_in_prefixes),
+        lost: elsewhere().map(FleetEni::free_in_used_prefixes).sum(),
         enis_for_pods: most_enis(node).saturating_sub(unused_primary + retiring(node)),
-        slots_elsewhere: elsewhere.map(FleetEni::slots_held).sum(),
+        slots_elsewhere: elsewhere().map(FleetEni::slots_held).sum(),
         used: node.pods.max(node.addresses.assigned + node.waiting),
     }
 }

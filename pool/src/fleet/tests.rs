@@ -37,6 +37,7 @@ fn eni(primary: bool) -> FleetEni {
         primary,
         retiring: false,
         addresses: 0,
+        assigned: 0,
         prefixes: 0,
         singles_held: 0,
         prefixes_in_use: 0,
@@ -269,8 +270,8 @@ fn single_addresses_of_pods_keep_their_slots_when_a_node_goes_over_to_prefixes()
     let mut a = node("a", policy, 18);
     a.addresses = Counts { assigned: 18, cooling: 0, free: 16 };
     a.enis = vec![
-        FleetEni { addresses: 9, singles_held: 9, ..eni(true) },
-        FleetEni { addresses: 9, singles_held: 9, ..eni(false) },
+        FleetEni { addresses: 9, assigned: 9, singles_held: 9, ..eni(true) },
+        FleetEni { addresses: 9, assigned: 9, singles_held: 9, ..eni(false) },
         FleetEni { addresses: 16, prefixes: 1, ..eni(false) },
     ];
     let allocation = &plan_once(&[a], &stock(1000, 0)).allocations[0];

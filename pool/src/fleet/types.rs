@@ -2,6 +2,7 @@
 
 use std::collections::BTreeMap;
 
+use crate::address::Prefix;
 use crate::capacity::Capacity;
 use crate::id::SubnetId;
 use crate::node::{Counts, Peaks};
@@ -43,6 +44,8 @@ pub struct FleetEni {
     pub retiring: bool,
     /// Addresses for pods, those of prefixes included.
     pub addresses: u32,
+    /// Of those, in use by pods.
+    pub assigned: u32,
     pub prefixes: u32,
     /// Assigned or cooling addresses outside prefixes.
     pub singles_held: u32,
@@ -54,6 +57,11 @@ impl FleetEni {
     /// Slots in which an address is assigned or cooling.
     pub(super) fn slots_held(&self) -> u32 {
         self.singles_held + self.prefixes_in_use
+    }
+
+    /// Free addresses in prefixes that pods use, and those of them that are cooling.
+    pub(super) fn free_in_used_prefixes(&self) -> u32 {
+        (self.prefixes_in_use * Prefix::SIZE).saturating_sub(self.assigned.saturating_sub(self.singles_held))
     }
 }
 

@@ -1,7 +1,7 @@
 //! Making room: what nobody uses gives way to what is needed, where slots or the ceiling leave no room for both.
 
 use super::action::{Action, HoldReason};
-use super::grow::{Growth, unit};
+use super::grow::{Growth, Order, take, unit};
 use super::memory::{Call, Kind};
 use super::picture::{Place, count};
 use crate::address::Prefix;
@@ -9,58 +9,92 @@ use crate::targets::{Addressing, Operations};
 
 impl Growth<'_, '_> {
     /// All slots are taken, some by what the addressing no longer wants and nobody uses: free those.
-    pub(super) fn convert(&mut self, kind: Kind, left: &mut u32) {
+    pub(super) fn convert(&mut self, order: &mut Order) {
+        let kind = order.kind;
         if self.snapshot.policy.operations != Operations::Normal {
+            return;
+        }
+        // An empty /28 serves more pods than the single address that could take its slot, wherever it counts at all.
+        if kind == Kind::Single && self.picture.addressing != Addressing::Secondary {
             return;
         }
         let blocked = self.memory.blocked(Call::Unassign, self.now).is_some();
         for index in 0..self.picture.places.len() {
             let place = &self.picture.places[index];
             let (eni, subnet) = (place.eni, &place.eni.subnet);
-            if *left == 0
-                || !place.keep
-                || !place.ready()
-                || self.memory.subnet_blocked(subnet, kind, self.now).is_some()
-            {
+            if order.left == 0 || !place.keep || !place.ready() || self.refuses(subnet, kind).is_some() {
                 continue;
             }
-            let leaving = eni.singles_leaving + count(eni.prefixes.iter().filter(|prefix| prefix.leaving));
-            let waits = (*left).min(leaving);
-            let mut slots = 0;
-            if !place.is_leaving() && !blocked {
+            let under_way = place.is_leaving();
+            let candidates = if under_way || blocked {
+                place.leaving_slots.min(order.left)
+            } else {
                 let spare = self.picture.spare();
                 let careful = if self.memory.doubtful(subnet, kind) { 1 } else { u32::MAX };
-                let (singles, prefixes) = match kind {
-                    Kind::Prefix => (eni.singles.free.min(*left).min(careful).min(spare), Vec::new()),
-                    Kind::Single => {
-                        let most = (*left).min(careful).min(spare / Prefix::SIZE);
-                        (0, place.empty_prefixes().take(most as usize).collect::<Vec<_>>())
-                    }
-                };
-                slots = singles + count(prefixes.iter());
-                if slots > 0 {
+                let most = order.left.min(careful);
+                match kind {
+                    Kind::Prefix => eni.singles.free.min(most).min(spare),
+                    Kind::Single => count(place.empty_prefixes()).min(most).min(spare / Prefix::SIZE),
+                }
+            };
+            // What gives way makes room as well.
+            let gives = if under_way { 0 } else { other(kind) };
+            let slots = candidates.min(self.room_later(kind, gives));
+            if slots > 0 {
+                if !under_way {
+                    let (singles, prefixes) = match kind {
+                        Kind::Prefix => (slots, Vec::new()),
+                        Kind::Single => (0, place.empty_prefixes().take(slots as usize).collect()),
+                    };
                     self.act(Action::Unassign { eni: eni.id.clone(), singles, prefixes }, 0);
                 }
+                self.picture.places[index].leaving_slots -= slots;
+                order.left -= slots;
+                self.promise(kind, slots);
             }
-            if slots + waits > 0 {
-                *left -= slots + waits;
-                self.wait(HoldReason::AssignInFlight, kind, slots + waits, None);
-            }
+            order.fall_short(candidates - slots);
         }
     }
 
     /// The ceiling is reached, partly by free addresses that do not count: of the other kind, or where interfaces are to
     /// run empty. They go first; as many as pods may ask for meanwhile stay.
-    pub(super) fn make_room(&mut self, kind: Kind, left: &mut u32) {
+    pub(super) fn make_room(&mut self, order: &mut Order) {
+        if self.unassign_for(order) {
+            self.claim(order);
+            // Then those for which something gives way, and those that wait for another interface.
+            order.left += std::mem::take(&mut order.short);
+            self.convert(order);
+            order.short += std::mem::take(&mut order.left);
+            let to_come = self.picture.free_devices * self.snapshot.capacity.slots_per_eni;
+            let slots = order.short.min(to_come).min(self.room_later(order.kind, 0));
+            order.short -= slots;
+            self.owed += slots;
+            self.promise(order.kind, slots);
+        }
+    }
+
+    /// What has found a slot takes the room that comes with what is leaving.
+    pub(super) fn claim(&mut self, order: &mut Order) {
+        let open: u32 = self.open_slots(order.kind).map(|slots| *slots).sum();
+        let mut slots = order.short.min(open).min(self.room_later(order.kind, 0));
+        order.short -= slots;
+        self.promise(order.kind, slots);
+        for free in self.open_slots(order.kind) {
+            take(&mut slots, free);
+        }
+    }
+
+    /// Whether something is given back, or has been, that makes room for one of those at least.
+    fn unassign_for(&mut self, order: &Order) -> bool {
+        let kind = order.kind;
         if self.snapshot.policy.operations != Operations::Normal
             || self.memory.blocked(Call::Unassign, self.now).is_some()
         {
-            return;
+            return false;
         }
         let mut spare = self.picture.spare();
         // What is leaving already makes room as well.
-        let leaving: u32 = self.picture.places.iter().map(Place::leaving).sum();
-        let mut wanted = (*left * unit(kind)).saturating_sub(leaving);
+        let mut wanted = (order.short * unit(kind)).saturating_sub(self.room.saturating_add(self.leaving));
         let mut actions = Vec::new();
         for place in self.picture.places.iter().rev().filter(|place| place.ready() && !place.is_leaving()) {
             let (singles, prefixes) = match self.picture.addressing {
@@ -85,14 +119,38 @@ impl Growth<'_, '_> {
                 actions.push(Action::Unassign { eni: place.eni.id.clone(), singles, prefixes });
             }
         }
-        let freed = *left - (*left).min(wanted.div_ceil(unit(kind)));
-        if freed > 0 {
+        let frees_one = wanted.div_ceil(unit(kind)) < order.short;
+        if frees_one {
             for action in actions {
                 self.act(action, 0);
             }
-            *left -= freed;
-            self.wait(HoldReason::AssignInFlight, kind, freed, None);
         }
+        frees_one
+    }
+
+    /// How many more of `kind` the ceiling allows once what is leaving has gone, if each of them takes the slot of
+    /// `replaced` addresses.
+    fn room_later(&self, kind: Kind, replaced: u32) -> u32 {
+        let each = unit(kind).saturating_sub(replaced);
+        self.room.saturating_add(self.leaving).checked_div(each).unwrap_or(u32::MAX)
+    }
+
+    /// Slots wait for what is leaving: room that comes with it, or exists, is spoken for.
+    fn promise(&mut self, kind: Kind, slots: u32) {
+        let mut addresses = slots * unit(kind);
+        take(&mut addresses, &mut self.room);
+        take(&mut addresses, &mut self.leaving);
+        if slots > 0 {
+            self.wait(HoldReason::AssignInFlight, kind, slots, None);
+        }
+    }
+}
+
+/// What a slot holds that is to be filled with `kind`.
+fn other(kind: Kind) -> u32 {
+    match kind {
+        Kind::Single => Prefix::SIZE,
+        Kind::Prefix => 1,
     }
 }
 
@@ -103,7 +161,7 @@ impl Place<'_> {
     }
 
     /// Addresses whose Unassign is under way or planned.
-    fn leaving(&self) -> u32 {
+    pub(super) fn leaving(&self) -> u32 {
         let prefixes = count(self.eni.prefixes.iter().filter(|prefix| prefix.leaving));
         self.giving + self.eni.singles_leaving + prefixes * Prefix::SIZE
     }

@@ -6,7 +6,7 @@
 use super::action::{Action, Hold, HoldReason, Planned, Purpose};
 use super::memory::{Block, Call, Kind, PlannerMemory};
 use super::need::Need;
-use super::picture::{Picture, count};
+use super::picture::{Arriving, Picture, count};
 use super::snapshot::{EniRole, EniView, Snapshot};
 use crate::address::Prefix;
 use crate::ec2::Supply;
@@ -28,17 +28,33 @@ pub(super) struct Growth<'a, 's> {
     pub(super) covered: u32,
     /// Addresses up to the ceiling, whatever those below it are good for.
     pub(super) room: u32,
+    /// What makes more room below it when its Unassign is done, and is not promised to anything yet.
+    pub(super) leaving: u32,
+    /// Slots, on interfaces that are yet to come, for what waits for room below the ceiling.
+    pub(super) owed: u32,
+}
+
+/// So many more of one kind, until they have found a place or what is in the way is known.
+#[derive(Debug)]
+pub(super) struct Order {
+    pub(super) kind: Kind,
+    /// Without a slot so far.
+    pub(super) left: u32,
+    /// There are slots for these, but no room below the ceiling.
+    pub(super) short: u32,
+    /// What was met last on the way to a slot for those left.
+    obstacle: Option<Obstacle>,
 }
 
 /// Why something could not be placed.
 #[derive(Debug, Clone)]
-struct Obstacle {
+pub(super) struct Obstacle {
     reason: HoldReason,
     until: Option<Timestamp>,
     subnet: Option<SubnetId>,
 }
 
-impl Growth<'_, '_> {
+impl<'s> Growth<'_, 's> {
     pub(super) fn run(&mut self) {
         self.reattach();
         match self.picture.addressing {
@@ -97,10 +113,11 @@ impl Growth<'_, '_> {
         // No /28 left, or only a part of one allowed: single addresses for the pods, and a few ahead of them. They take
         // slots that prefixes will want back, hence at most every second one.
         let warm = self.need.addresses.saturating_sub(self.need.demand).min(slots / 2);
-        let wanted = self.need.demand + if refused_by_subnet(no_prefix.as_ref()) { warm } else { 0 };
-        let hold = self.place(Kind::Single, wanted.saturating_sub(self.covered));
+        let refused_by_subnet = no_prefix.iter().any(|hold| is_refused_by_subnet(hold.reason));
+        let wanted = self.need.demand + if refused_by_subnet { warm } else { 0 };
+        let no_single = self.place(Kind::Single, wanted.saturating_sub(self.covered));
         self.hold(no_prefix);
-        self.hold(hold);
+        self.hold(no_single);
     }
 
     fn mixed(&mut self) {
@@ -109,90 +126,95 @@ impl Growth<'_, '_> {
             return;
         }
         let slots_per_eni = self.snapshot.capacity.slots_per_eni;
-        let attached: u32 = self.picture.places.iter().filter(|p| p.keep).map(|p| p.free_slots).sum();
-        let attached = attached + self.picture.arriving_free_slots;
+        let kept = self.picture.places.iter().filter(|p| p.keep);
+        let arriving = self.picture.arriving.iter().map(|arriving| arriving.free_slots);
+        let attached: u32 = kept.map(|p| p.free_slots).chain(arriving).sum();
         let possible = attached + self.picture.free_devices * slots_per_eni;
         let (mut prefixes, mut singles) = (missing / Prefix::SIZE, missing % Prefix::SIZE);
         let slots_left = possible.saturating_sub(prefixes + singles);
         let pods_left = self.need.max_pods.saturating_sub(self.need.addresses);
         let fits = prefixes + singles <= attached;
         let leaves_room = slots_left.saturating_mul(Prefix::SIZE) >= pods_left;
-        let allowed = self.picture.supply_soon() + (prefixes + 1) * Prefix::SIZE <= self.need.most;
+        // Where no slot is free, each further /28 takes that of a single address that nobody uses, which makes room as well.
+        let free_singles = self.picture.places.iter().filter(|p| p.keep).map(|p| p.eni.singles.free).sum::<u32>();
+        let replaced = (prefixes + 1).saturating_sub(possible).min(free_singles);
+        let allowed = (prefixes + 1) * Prefix::SIZE <= self.room + replaced;
         if singles > 0 && !(fits && leaves_room) && allowed {
             // Another /28 instead of another interface, or instead of the slots that later prefixes will need.
             prefixes += 1;
             singles = 0;
         }
         let no_prefix = self.place(Kind::Prefix, prefixes);
-        if refused_by_subnet(no_prefix.as_ref()) {
+        let falls_back = |reason| is_refused_by_subnet(reason) || reason == HoldReason::Ceiling;
+        if no_prefix.iter().any(|hold| falls_back(hold.reason)) {
             singles = self.need.addresses.saturating_sub(self.covered);
         }
-        let hold = self.place(Kind::Single, singles);
+        let no_single = self.place(Kind::Single, singles);
         self.hold(no_prefix);
-        self.hold(hold);
+        self.hold(no_single);
     }
 
     /// Finds places for `wanted` more of `kind`; answers what keeps some from finding one.
-    fn place(&mut self, kind: Kind, wanted: u32) -> Option<Hold> {
-        if wanted == 0 {
-            return None;
+    fn place(&mut self, kind: Kind, wanted: u32) -> Vec<Hold> {
+        let mut order = Order { kind, left: wanted, short: 0, obstacle: None };
+        self.assign(&mut order);
+        self.wait_for_attaching(&mut order);
+        self.claim(&mut order);
+        self.convert(&mut order);
+        self.attach(&mut order);
+        while order.left > 0 && self.create(&mut order) {}
+        if order.short > 0 {
+            self.make_room(&mut order);
         }
-        let mut left = wanted;
-        let mut obstacle = None;
-        self.assign(kind, &mut left, &mut obstacle);
-        self.wait_for_attaching(kind, &mut left, &mut obstacle);
-        if left > 0 {
-            self.convert(kind, &mut left);
-        }
-        if left > 0 {
-            self.attach(kind, &mut left);
-        }
-        while left > 0 && self.create(kind, &mut left, &mut obstacle) {}
-        if left > 0 && self.room < unit(kind) {
-            self.make_room(kind, &mut left);
-            obstacle = Some(Obstacle { reason: HoldReason::Ceiling, until: None, subnet: None });
-        }
-        let Obstacle { reason, until, subnet } = obstacle.filter(|_| left > 0)?;
-        Some(Hold { reason, purpose: self.purpose(), addresses: left * unit(kind), subnet, until })
-    }
-
-    /// Notes a hold, by what it means now that all else is planned.
-    fn hold(&mut self, hold: Option<Hold>) {
+        let ceiling = Obstacle { reason: HoldReason::Ceiling, until: None, subnet: None };
+        let without_place = [(order.short, Some(ceiling)), (order.left, order.obstacle)];
         let purpose = self.purpose();
-        self.holds.extend(hold.map(|hold| Hold { purpose, ..hold }));
+        let hold = |(count, obstacle): (u32, Option<Obstacle>)| {
+            let Obstacle { reason, until, subnet } = obstacle.filter(|_| count > 0)?;
+            Some(Hold { reason, purpose, addresses: count * unit(kind), subnet, until })
+        };
+        without_place.into_iter().filter_map(hold).collect()
     }
 
-    fn assign(&mut self, kind: Kind, left: &mut u32, obstacle: &mut Option<Obstacle>) {
+    /// Notes holds, by what they mean now that all else is planned.
+    fn hold(&mut self, holds: Vec<Hold>) {
+        let purpose = self.purpose();
+        self.holds.extend(holds.into_iter().map(|hold| Hold { purpose, ..hold }));
+    }
+
+    /// Why no slot of an interface in `subnet` can be filled with `kind`.
+    pub(super) fn refuses(&self, subnet: &SubnetId, kind: Kind) -> Option<Obstacle> {
+        let denied = self.memory.assign_denied(self.now).map(|block| Obstacle::of(block, None));
+        let refused = || self.memory.subnet_blocked(subnet, kind, self.now);
+        denied.or_else(|| refused().map(|block| Obstacle::of(block, Some(subnet))))
+    }
+
+    fn assign(&mut self, order: &mut Order) {
+        let kind = order.kind;
         let blocked = self.memory.blocked(Call::Assign, self.now);
         for index in 0..self.picture.places.len() {
             let place = &self.picture.places[index];
-            if *left == 0 || !place.keep || !place.ready() || place.free_slots == 0 {
+            if order.left == 0 || !place.keep || !place.ready() || place.free_slots == 0 {
                 continue;
             }
             let subnet = &place.eni.subnet;
-            if let Some(block) = self.memory.subnet_blocked(subnet, kind, self.now) {
-                *obstacle = Some(Obstacle::of(block, Some(subnet)));
+            if let Some(refusal) = self.refuses(subnet, kind) {
+                order.obstacle = Some(refusal);
                 continue;
             }
             if let Some(block) = blocked {
-                *obstacle = Some(Obstacle::of(block, None));
-                // Soon these slots can be filled: no reason for another interface, unless it is never.
-                if block.reason != HoldReason::AccessDenied {
-                    let waits = (*left).min(place.free_slots);
-                    *left -= waits;
-                    self.picture.places[index].free_slots -= waits;
-                    self.wait(block.reason, kind, waits, Some(block.until));
-                }
+                order.obstacle = Some(Obstacle::of(block, None));
+                // Soon these slots can be filled: no reason for another interface.
+                let waits = self.wait_for(order, place.free_slots, block.reason, Some(block.until));
+                self.picture.places[index].free_slots -= waits;
                 continue;
             }
             let coming = if kind == Kind::Single { place.coming_singles } else { place.coming_prefixes };
             let most = if coming > 0 { 0 } else { self.memory.at_most(subnet, kind) };
-            let count = (*left).min(place.free_slots).min(most).min(self.room / unit(kind));
-            let waits = if self.room / unit(kind) == count { 0 } else { (*left - count).min(place.free_slots - count) };
-            let eni = place.eni.id.clone();
-            // A slot that waits for one kind is not filled with the other.
-            self.picture.places[index].free_slots -= count + waits;
+            let count = order.left.min(place.free_slots).min(most).min(self.room_for(kind));
+            let (eni, free_slots) = (place.eni.id.clone(), place.free_slots - count);
             if count > 0 {
+                order.left -= count;
                 self.act(Action::Assign { eni, supply: supply(kind, count) }, count * unit(kind));
                 let place = &mut self.picture.places[index];
                 match kind {
@@ -200,71 +222,93 @@ impl Growth<'_, '_> {
                     Kind::Prefix => place.coming_prefixes += count,
                 }
             }
-            if waits > 0 {
-                self.wait(HoldReason::AssignInFlight, kind, waits, None);
-            }
-            *left -= count + waits;
+            // A slot that waits for one kind is not filled with the other.
+            let waits = self.wait_for(order, free_slots, HoldReason::AssignInFlight, None);
+            self.picture.places[index].free_slots = free_slots - waits;
         }
+    }
+
+    /// Free slots that may be filled with `kind` now or soon, and are not spoken for.
+    pub(super) fn open_slots(&mut self, kind: Kind) -> impl Iterator<Item = &mut u32> {
+        let (memory, now) = (self.memory, self.now);
+        let denied = memory.assign_denied(now);
+        let kept = self.picture.places.iter_mut().filter(|place| place.keep);
+        let kept = kept.map(|place| (&place.eni.subnet, &mut place.free_slots));
+        let arriving = self.picture.arriving.iter_mut().map(|arriving| (arriving.subnet, &mut arriving.free_slots));
+        let open = move |subnet: &SubnetId| denied.is_none() && memory.subnet_blocked(subnet, kind, now).is_none();
+        kept.chain(arriving).filter(move |(subnet, _)| open(subnet)).map(|(_, slots)| slots)
     }
 
     /// Slots of interfaces that are on their way: an Assign into them is sooner done than another interface.
-    fn wait_for_attaching(&mut self, kind: Kind, left: &mut u32, obstacle: &mut Option<Obstacle>) {
-        let mut waits = take(left, &mut self.picture.arriving_free_slots);
-        for place in self.picture.places.iter_mut().filter(|place| place.keep && !place.ready()) {
-            match self.memory.subnet_blocked(&place.eni.subnet, kind, self.now) {
-                Some(block) => *obstacle = Some(Obstacle::of(block, Some(&place.eni.subnet))),
-                None => waits += take(left, &mut place.free_slots),
-            }
+    fn wait_for_attaching(&mut self, order: &mut Order) {
+        for index in 0..self.picture.arriving.len() {
+            let Arriving { subnet, free_slots } = self.picture.arriving[index];
+            self.picture.arriving[index].free_slots -= self.wait_to_assign(order, subnet, free_slots);
         }
-        if waits > 0 {
-            self.wait(HoldReason::AttachInFlight, kind, waits, None);
+        for index in 0..self.picture.places.len() {
+            let place = &self.picture.places[index];
+            if place.keep && !place.ready() {
+                let (subnet, free_slots) = (&place.eni.subnet, place.free_slots);
+                self.picture.places[index].free_slots -= self.wait_to_assign(order, subnet, free_slots);
+            }
         }
     }
 
+    /// The same for slots of an interface on its way; answers how many wait.
+    fn wait_to_assign(&mut self, order: &mut Order, subnet: &SubnetId, free_slots: u32) -> u32 {
+        if let Some(refusal) = self.refuses(subnet, order.kind) {
+            order.obstacle = Some(refusal);
+            return 0;
+        }
+        self.wait_for(order, free_slots, HoldReason::AttachInFlight, None)
+    }
+
     /// Interfaces of ours that exist without being attached.
-    fn attach(&mut self, kind: Kind, left: &mut u32) {
+    fn attach(&mut self, order: &mut Order) {
         if self.memory.blocked(Call::Attach, self.now).is_some() {
             return;
         }
         let slots = self.snapshot.capacity.slots_per_eni;
         while let Some(at) = self.picture.detached.iter().position(|eni| eni.role == EniRole::Pods && self.fits(eni)) {
-            if *left == 0 || self.picture.free_devices == 0 {
+            if order.left + order.short == 0 || self.picture.free_devices == 0 {
                 return;
             }
-            let eni: &EniView = self.picture.detached.swap_remove(at);
+            let eni: &'s EniView = self.picture.detached.swap_remove(at);
             let (device_index, addresses) = (self.take_device(), eni.addresses().free);
             self.act(Action::Attach { eni: eni.id.clone(), device_index }, addresses);
-            let brings = match kind {
+            // What it brings is below the ceiling already.
+            let mut brings = match order.kind {
                 Kind::Single => addresses,
                 Kind::Prefix => count(eni.prefixes.iter()),
             };
-            let room = slots.saturating_sub(eni.slots_taken());
-            let waits = left.saturating_sub(brings).min(room);
-            *left -= (*left).min(brings + room);
-            self.picture.arriving_free_slots += room - waits;
-            if waits > 0 {
-                self.wait(HoldReason::AttachInFlight, kind, waits, None);
-            }
+            take(&mut order.short, &mut brings);
+            take(&mut order.left, &mut brings);
+            let mut free_slots = slots.saturating_sub(eni.slots_taken());
+            take(&mut self.owed, &mut free_slots);
+            let waits = self.wait_to_assign(order, &eni.subnet, free_slots);
+            self.picture.arriving.push(Arriving { subnet: &eni.subnet, free_slots: free_slots - waits });
         }
     }
 
     /// One more interface; answers whether it is worth trying another.
-    fn create(&mut self, kind: Kind, left: &mut u32, obstacle: &mut Option<Obstacle>) -> bool {
+    fn create(&mut self, order: &mut Order) -> bool {
+        let kind = order.kind;
         if let Some(block) = self.memory.blocked(Call::Attach, self.now) {
-            *obstacle = Some(Obstacle::of(block, None));
+            order.obstacle = Some(Obstacle::of(block, None));
             return false;
         }
         if self.picture.free_devices == 0 {
             let turn = self.picture.devices_awaiting_turn > 0;
             let reason = if turn { HoldReason::AwaitingTurn } else { HoldReason::InstanceLimit };
             // A subnet's refusal says more than the limit behind it: with a /28 there, no interface would be missing.
-            obstacle.get_or_insert(Obstacle { reason, until: None, subnet: None });
+            order.obstacle.get_or_insert(Obstacle { reason, until: None, subnet: None });
             return false;
         }
         let (memory, now) = (self.memory, self.now);
-        let mut candidates = self.snapshot.subnets_in_order().peekable();
+        let snapshot: &'s Snapshot = self.snapshot;
+        let mut candidates = snapshot.subnets_in_order().peekable();
         if candidates.peek().is_none() {
-            *obstacle = Some(Obstacle { reason: HoldReason::NoSubnet, until: None, subnet: None });
+            order.obstacle = Some(Obstacle { reason: HoldReason::NoSubnet, until: None, subnet: None });
             return false;
         }
         let mut open = None;
@@ -274,24 +318,27 @@ impl Growth<'_, '_> {
                     open = Some(subnet);
                     break;
                 }
-                Some(block) => *obstacle = Some(Obstacle::of(block, Some(subnet))),
+                Some(block) => order.obstacle = Some(Obstacle::of(block, Some(subnet))),
             }
         }
-        let Some(subnet) = open.cloned() else { return false };
+        let Some(subnet) = open else { return false };
         let slots = self.snapshot.capacity.slots_per_eni;
-        let count = (*left).min(slots).min(self.memory.at_most(&subnet, kind)).min(self.room / unit(kind));
+        let count = order.left.min(slots).min(self.memory.at_most(subnet, kind)).min(self.room_for(kind));
         if count == 0 {
+            order.fall_short(self.picture.free_devices * slots);
             return false;
         }
         let device_index = self.take_device();
-        self.act(Action::Create { subnet, device_index, supply: supply(kind, count) }, count * unit(kind));
+        order.left -= count;
+        self.act(
+            Action::Create { subnet: subnet.clone(), device_index, supply: supply(kind, count) },
+            count * unit(kind),
+        );
         // Asked for less than there is room for: the rest is tried when this has worked.
-        let waits = if self.room < unit(kind) { 0 } else { (*left - count).min(slots - count) };
-        if waits > 0 {
-            self.wait(HoldReason::AttachInFlight, kind, waits, None);
-        }
-        *left -= count + waits;
-        self.picture.arriving_free_slots += slots - count - waits;
+        let mut free_slots = slots - count;
+        take(&mut self.owed, &mut free_slots);
+        let waits = self.wait_to_assign(order, subnet, free_slots);
+        self.picture.arriving.push(Arriving { subnet, free_slots: free_slots - waits });
         true
     }
 
@@ -306,13 +353,35 @@ impl Growth<'_, '_> {
         if matches!(action, Action::Assign { .. } | Action::Create { .. }) {
             self.room -= addresses.min(self.room);
         }
-        if let Action::Unassign { eni, singles, prefixes } = &action
-            && let Some(place) = self.picture.places.iter_mut().find(|place| place.eni.id == *eni)
-        {
-            place.giving += singles + count(prefixes.iter()) * Prefix::SIZE;
+        if let Action::Unassign { eni, singles, prefixes } = &action {
+            let gives = singles + count(prefixes.iter()) * Prefix::SIZE;
+            self.leaving += gives;
+            if let Some(place) = self.picture.places.iter_mut().find(|place| place.eni.id == *eni) {
+                place.giving += gives;
+                place.leaving_slots += singles + count(prefixes.iter());
+            }
         }
         self.covered += addresses;
         self.actions.push(Planned { action, purpose });
+    }
+
+    /// How many more of `kind` the ceiling allows.
+    fn room_for(&self, kind: Kind) -> u32 {
+        self.room / unit(kind)
+    }
+
+    /// Leaves as many of `slots` as are wanted, and as the ceiling has room for, to a later round; answers how many.
+    fn wait_for(&mut self, order: &mut Order, slots: u32, reason: HoldReason, until: Option<Timestamp>) -> u32 {
+        let waits = order.left.min(slots).min(self.room_for(order.kind));
+        if waits > 0 {
+            order.left -= waits;
+            self.room -= waits * unit(order.kind);
+            self.wait(reason, order.kind, waits, until);
+        }
+        if self.room_for(order.kind) == 0 {
+            order.fall_short(slots - waits);
+        }
+        waits
     }
 
     /// Slots that will be filled later count as covered: nothing else need be done for them.
@@ -333,6 +402,15 @@ impl Growth<'_, '_> {
     }
 }
 
+impl Order {
+    /// Of those left, as many as there are `slots` for have a slot, and no room.
+    pub(super) fn fall_short(&mut self, slots: u32) {
+        let short = self.left.min(slots);
+        self.left -= short;
+        self.short += short;
+    }
+}
+
 impl Obstacle {
     fn of(block: Block, subnet: Option<&SubnetId>) -> Self {
         Self { reason: block.reason, until: Some(block.until), subnet: subnet.cloned() }
@@ -340,15 +418,15 @@ impl Obstacle {
 }
 
 /// As many slots as are wanted and free.
-fn take(left: &mut u32, slots: &mut u32) -> u32 {
+pub(super) fn take(left: &mut u32, slots: &mut u32) -> u32 {
     let taken = (*left).min(*slots);
     *left -= taken;
     *slots -= taken;
     taken
 }
 
-fn refused_by_subnet(hold: Option<&Hold>) -> bool {
-    hold.is_some_and(|hold| matches!(hold.reason, HoldReason::NoContiguousPrefix | HoldReason::SubnetExhausted))
+fn is_refused_by_subnet(reason: HoldReason) -> bool {
+    matches!(reason, HoldReason::NoContiguousPrefix | HoldReason::SubnetExhausted)
 }
 
 pub(super) fn unit(kind: Kind) -> u32 {

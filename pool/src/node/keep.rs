@@ -11,11 +11,22 @@ use crate::time::Timestamp;
 /// is one Assign, keeping it is an interface and a device slot for good.
 pub(super) fn choose(picture: &mut Picture, level: Level, memory: &PlannerMemory, now: Timestamp) {
     let addressing = picture.addressing;
-    let wanted = match addressing {
-        Addressing::Prefix => level.prefixes,
-        Addressing::Secondary | Addressing::Mixed => level.addresses,
+    let for_pods = || picture.places.iter().filter(|place| place.for_pods);
+    // What is in use on interfaces that pods get no more, a primary among them, is part of what is needed.
+    let (wanted, elsewhere) = match addressing {
+        Addressing::Prefix => {
+            let here: u32 = for_pods().map(Place::prefixes_in_use).sum();
+            // Single addresses that stand in where the limits leave no room for a whole /28 take slots as well.
+            let stand_ins = (level.addresses + picture.holdings.lost)
+                .saturating_sub(level.prefixes * Prefix::SIZE + picture.holdings.single_held);
+            (level.prefixes + stand_ins, picture.holdings.prefixes_in_use.saturating_sub(here))
+        }
+        Addressing::Secondary | Addressing::Mixed => {
+            let here: u32 = for_pods().map(|place| place.counts.held()).sum();
+            (level.addresses, picture.held().saturating_sub(here))
+        }
     };
-    let mut room = 0;
+    let mut room = elsewhere;
     for place in picture.places.iter_mut().filter(|place| place.for_pods) {
         place.keep = room < wanted || place.eni.primary;
         if place.keep {
@@ -27,7 +38,8 @@ pub(super) fn choose(picture: &mut Picture, level: Level, memory: &PlannerMemory
 /// What an interface could hold of what the addressing wants. Filling a slot, or giving back what nobody uses in it,
 /// must not change it: the choice would swing with every action that follows from it.
 fn worth(place: &Place, addressing: Addressing, memory: &PlannerMemory, now: Timestamp) -> u32 {
-    let open = |kind| memory.subnet_blocked(&place.eni.subnet, kind, now).is_none();
+    let denied = memory.assign_denied(now).is_some();
+    let open = |kind| !denied && memory.subnet_blocked(&place.eni.subnet, kind, now).is_none();
     let singles = place.eni.singles;
     let free_singles = singles.free + place.coming_singles;
     let prefixes = place.live_prefixes() + place.coming_prefixes;

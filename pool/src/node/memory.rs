@@ -265,6 +265,11 @@ impl PlannerMemory {
             .max_by_key(|block| block.until)
     }
 
+    /// Why Assign will not work until somebody gives the right to it: what is missing can only come with an interface.
+    pub(super) fn assign_denied(&self, now: Timestamp) -> Option<Block> {
+        self.blocked(Call::Assign, now).filter(|block| block.reason == HoldReason::AccessDenied)
+    }
+
     /// Why `subnet` is not asked for `kind` now.
     pub(super) fn subnet_blocked(&self, subnet: &SubnetId, kind: Kind, now: Timestamp) -> Option<Block> {
         let refusal = self.subnets.get(&(subnet.clone(), kind))?;

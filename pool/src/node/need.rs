@@ -27,6 +27,8 @@ pub struct Holdings {
     pub prefixes_in_use: u32,
     /// Free addresses in those.
     pub free_in_used_prefixes: u32,
+    /// Of those, on interfaces that get no pod any more: EC2 counts them, and no pod can use them.
+    pub lost: u32,
     /// Interfaces that the pool may have for pods: the instance's limit without foreign and retiring ones, and without
     /// the primary where pods may not use it.
     pub enis_for_pods: u32,
@@ -85,7 +87,8 @@ pub fn need(
     let mut prefixes = 0;
     if addressing == Addressing::Prefix {
         prefixes = prefixes_for(addresses, holdings, &limits);
-        addresses = (holdings.single_held + prefixes * Prefix::SIZE).max(demand).min(limits.hard.max(demand));
+        let of_use = (holdings.single_held + prefixes * Prefix::SIZE).saturating_sub(holdings.lost);
+        addresses = of_use.max(demand).min(limits.hard.max(demand));
     }
     let refused = (busy > demand).then_some((limits.demand_reason, busy - demand));
     let mut decision = words.tell(addresses, prefixes, holdings);
@@ -97,7 +100,7 @@ pub fn need(
         prefixes,
         demand,
         minimum: minimum.min(limits.warm).max(demand),
-        most: limits.hard,
+        most: limits.hard.saturating_add(holdings.lost),
         max_pods: limits.pods,
         refused,
         decision,
@@ -128,9 +131,11 @@ fn whole_units(capacity: Capacity, addressing: Addressing, policy: &Policy, hold
         (Addressing::Prefix, warm) => {
             let warm = warm.unwrap_or(DEFAULT_WARM_PREFIXES);
             let coming = holdings.used.saturating_sub(holdings.assigned);
-            let more = coming.saturating_sub(holdings.free_in_used_prefixes).div_ceil(Prefix::SIZE);
+            let of_use = holdings.free_in_used_prefixes.saturating_sub(holdings.lost);
+            let more = coming.saturating_sub(of_use).div_ceil(Prefix::SIZE);
             let prefixes = holdings.prefixes_in_use + more + warm;
-            (holdings.single_held + prefixes * Prefix::SIZE, Words::Prefixes { warm })
+            let wish = holdings.single_held + prefixes * Prefix::SIZE;
+            (wish.saturating_sub(holdings.lost), Words::Prefixes { warm })
         }
         (Addressing::Mixed, Some(warm)) => (busy + warm * Prefix::SIZE, Words::Prefixes { warm }),
         (Addressing::Mixed, None) => {
@@ -148,8 +153,8 @@ fn whole_units(capacity: Capacity, addressing: Addressing, policy: &Policy, hold
 
 /// Prefixes for `addresses`, rounded up, but never through the ceiling or the instance's slots.
 fn prefixes_for(addresses: u32, holdings: &Holdings, limits: &Limits) -> u32 {
-    let wanted = addresses.saturating_sub(holdings.single_held).div_ceil(Prefix::SIZE);
-    wanted.min(limits.hard.saturating_sub(holdings.single_held) / Prefix::SIZE)
+    let in_prefixes = |addresses: u32| (addresses + holdings.lost).saturating_sub(holdings.single_held);
+    in_prefixes(addresses).div_ceil(Prefix::SIZE).min(in_prefixes(limits.hard) / Prefix::SIZE)
 }
 
 /// The most a node may hold, and which limit it is.
@@ -163,6 +168,7 @@ struct Limits {
     /// Never above, whatever is rounded up: instance and ceiling.
     hard: u32,
     pods: u32,
+    lost: u32,
 }
 
 impl Limits {
@@ -178,23 +184,24 @@ impl Limits {
         let instance = match addressing {
             Addressing::Secondary => slots.saturating_sub(holdings.prefixes_in_use) + held_in_prefixes,
             Addressing::Prefix | Addressing::Mixed => {
-                slots.saturating_sub(holdings.single_held) * Prefix::SIZE + holdings.single_held
+                let all = slots.saturating_sub(holdings.single_held) * Prefix::SIZE + holdings.single_held;
+                all.saturating_sub(holdings.lost)
             }
         };
         let pods = max_pods.unwrap_or_else(|| capacity.max_pods(addressing));
-        let ceiling = ceiling.unwrap_or(u32::MAX);
+        let ceiling = ceiling.unwrap_or(u32::MAX).saturating_sub(holdings.lost);
         let hard = instance.min(ceiling);
         let hard_reason = if ceiling < instance { HoldReason::Ceiling } else { HoldReason::InstanceLimit };
         let least = |pods: u32| if pods < hard { (pods, HoldReason::MaxPods) } else { (hard, hard_reason) };
         let (warm, warm_reason) = least(pods);
         let (demand, demand_reason) = least(pods.saturating_add(holdings.cooling));
-        Self { warm, warm_reason, demand, demand_reason, hard, pods }
+        Self { warm, warm_reason, demand, demand_reason, hard, pods, lost: holdings.lost }
     }
 
     fn warm_words(&self) -> String {
         match self.warm_reason {
             HoldReason::MaxPods => format!("max pods is {}", self.warm),
-            HoldReason::Ceiling => format!("the ceiling is {}", self.warm),
+            HoldReason::Ceiling => format!("the ceiling is {}", self.warm + self.lost),
             _ => format!("the instance holds {}", self.warm),
         }
     }

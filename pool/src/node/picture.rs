@@ -1,9 +1,10 @@
 //! The snapshot as the planner looks at it: which interfaces serve, which shall run empty, what is coming.
 
 use super::need::Holdings;
-use super::snapshot::{Counts, EniPhase, EniRole, EniView, Snapshot};
+use super::snapshot::{Counts, Creating, EniPhase, EniRole, EniView, Snapshot};
 use crate::address::Prefix;
 use crate::ec2::Supply;
+use crate::id::SubnetId;
 use crate::targets::Addressing;
 
 /// One interface of ours, digested.
@@ -16,6 +17,8 @@ pub(super) struct Place<'a> {
     pub(super) keep: bool,
     /// Addresses that this round asks an Unassign of. From then on they are leaving: nothing else may count on them.
     pub(super) giving: u32,
+    /// Slots that are free when an Unassign is done, be it under way or asked by this round, and not spoken for.
+    pub(super) leaving_slots: u32,
     /// Slots in which nothing is and nothing is coming.
     pub(super) free_slots: u32,
     pub(super) coming_singles: u32,
@@ -34,6 +37,10 @@ impl Place<'_> {
         self.eni.prefixes.iter().filter(|p| !p.leaving && p.counts.held() == 0).map(|p| p.prefix)
     }
 
+    pub(super) fn prefixes_in_use(&self) -> u32 {
+        count(self.eni.prefixes.iter().filter(|p| p.counts.held() > 0))
+    }
+
     pub(super) fn live_prefixes(&self) -> u32 {
         count(self.eni.prefixes.iter().filter(|p| !p.leaving))
     }
@@ -42,6 +49,13 @@ impl Place<'_> {
     pub(super) fn free_in_prefixes(&self) -> u32 {
         self.counts.free - self.eni.singles.free
     }
+}
+
+/// An interface that will be a place.
+#[derive(Debug)]
+pub(super) struct Arriving<'a> {
+    pub(super) subnet: &'a SubnetId,
+    pub(super) free_slots: u32,
 }
 
 /// The node, digested.
@@ -63,9 +77,9 @@ pub(super) struct Picture<'a> {
     pub(super) creating_prefixes: u32,
     /// Addresses that EC2 has assigned or is about to, whatever they are good for.
     pub(super) physical: u32,
-    /// Slots left free by interfaces that are on their way and no places yet: under creation, or created or attached by this
-    /// round. What is placed next need not make an interface of its own.
-    pub(super) arriving_free_slots: u32,
+    /// Interfaces that are on their way and no places yet: under creation, or created or attached by this round. What is
+    /// placed next need not make an interface of its own.
+    pub(super) arriving: Vec<Arriving<'a>>,
 }
 
 impl<'a> Picture<'a> {
@@ -109,7 +123,7 @@ impl<'a> Picture<'a> {
             physical: ours().map(physical).sum::<u32>() + creating_singles + creating_prefixes * Prefix::SIZE,
             creating_singles,
             creating_prefixes,
-            arriving_free_slots: (creating * slots).saturating_sub(creating_singles + creating_prefixes),
+            arriving: snapshot.creating.iter().map(|creating| Arriving::new(creating, slots)).collect(),
             places,
         }
     }
@@ -206,11 +220,19 @@ impl<'a> Place<'a> {
             for_pods,
             keep: for_pods,
             giving: 0,
+            leaving_slots: eni.singles_leaving + count(eni.prefixes.iter().filter(|prefix| prefix.leaving)),
             free_slots: slots.saturating_sub(taken + coming_singles + coming_prefixes),
             coming_singles,
             coming_prefixes,
             counts: eni.addresses(),
         }
+    }
+}
+
+impl<'a> Arriving<'a> {
+    fn new(creating: &'a Creating, slots: u32) -> Self {
+        let (Supply::Addresses(count) | Supply::Prefixes(count)) = creating.supply;
+        Self { subnet: &creating.subnet, free_slots: slots.saturating_sub(count) }
     }
 }
 
@@ -244,6 +266,7 @@ fn holdings(snapshot: &Snapshot, enis_for_pods: u32, for_pods: impl Fn(&EniView)
             if prefix.counts.held() > 0 {
                 holdings.prefixes_in_use += 1;
                 holdings.free_in_used_prefixes += prefix.counts.free;
+                holdings.lost += if for_pods(eni) { 0 } else { prefix.counts.free };
             }
         }
     }

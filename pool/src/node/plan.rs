@@ -160,7 +160,8 @@ fn grow<'s>(
     let covered = picture.anything_soon();
     let (actions, holds) = (Vec::new(), Vec::new());
     let room = snapshot.ceiling.unwrap_or(u32::MAX).saturating_sub(picture.physical);
-    let mut growth = Growth { picture, snapshot, memory, need, now, actions, holds, covered, room };
+    let leaving = picture.places.iter().map(Place::leaving).sum();
+    let mut growth = Growth { picture, snapshot, memory, need, now, actions, holds, covered, room, leaving, owed: 0 };
     growth.run();
     plan.actions.append(&mut growth.actions);
     plan.holds.append(&mut growth.holds);

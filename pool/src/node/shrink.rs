@@ -51,19 +51,25 @@ pub(super) fn returns(picture: &Picture, need: &Need, level: Level, memory: &Pla
         Addressing::Secondary | Addressing::Mixed => picture.supply() >= level.addresses,
     };
     // Single addresses that stand in where the limits leave no room for a whole /28.
-    let mut legacy = need.addresses.saturating_sub(need.prefixes * Prefix::SIZE + picture.holdings.single_held);
+    let mut legacy = (need.addresses + picture.holdings.lost)
+        .saturating_sub(need.prefixes * Prefix::SIZE + picture.holdings.single_held);
 
     let mut returns = Returns::default();
     let due = memory.last_return.map(|last| last.plus(RETURN_GAP)).filter(|due| *due > now);
     let satisfied = satisfied(picture, need);
+    // Pods that are coming need the rest, of whatever kind it is.
+    let mut spare = picture.spare();
     // The emptiest interface first.
     for place in picture.places.iter().rev() {
         if !place.ready() || place.is_leaving() || (place.for_pods && !satisfied) {
             continue;
         }
         let idle = !place.keep && !place.eni.primary && place.counts.held() == 0;
-        if idle && (enough || !place.for_pods) {
+        // What no pod may use is not spared for pods.
+        let here = if place.for_pods { spare } else { u32::MAX };
+        if idle && (enough || !place.for_pods) && place.counts.free <= here {
             returns.release(place, due, memory, now);
+            spare -= if place.for_pods { place.counts.free } else { 0 };
             continue;
         }
         let goes = match picture.addressing {
@@ -84,12 +90,16 @@ pub(super) fn returns(picture: &Picture, need: &Need, level: Level, memory: &Pla
                 Surplus { singles: 0, prefixes }
             }
         };
+        let goes = goes.at_most(here);
+        spare -= if place.for_pods { goes.addresses() } else { 0 };
         returns.unassign(&place.eni.id, goes, due, memory, now);
     }
     if picture.addressing == Addressing::Mixed && satisfied && returns.actions.is_empty() {
         // Prefixes go before single addresses: each gives back sixteen for one call.
         for place in picture.places.iter().rev().filter(|place| place.keep && place.ready() && !place.is_leaving()) {
             let goes = Surplus { singles: take(&mut surplus, place.eni.singles.free), prefixes: Vec::new() };
+            let goes = goes.at_most(spare);
+            spare -= goes.addresses();
             returns.unassign(&place.eni.id, goes, due, memory, now);
         }
     }
@@ -109,6 +119,7 @@ impl Returns {
     }
 
     fn unassign(&mut self, eni: &EniId, goes: Surplus, due: Option<Timestamp>, memory: &PlannerMemory, now: Timestamp) {
+        let addresses = goes.addresses();
         let Surplus { singles, prefixes } = goes;
         if singles == 0 && prefixes.is_empty() {
             return;
@@ -118,7 +129,7 @@ impl Returns {
             self.wake(at);
             return;
         }
-        self.addresses += singles + count(prefixes.iter()) * Prefix::SIZE;
+        self.addresses += addresses;
         self.push(Action::Unassign { eni: eni.clone(), singles, prefixes });
     }
 
@@ -134,6 +145,17 @@ impl Returns {
 impl Surplus {
     fn everything(place: &Place) -> Self {
         Self { singles: place.eni.singles.free, prefixes: place.empty_prefixes().collect() }
+    }
+
+    fn addresses(&self) -> u32 {
+        self.singles + count(self.prefixes.iter()) * Prefix::SIZE
+    }
+
+    /// No more than `addresses` of it.
+    fn at_most(mut self, addresses: u32) -> Self {
+        self.singles = self.singles.min(addresses);
+        self.prefixes.truncate(((addresses - self.singles) / Prefix::SIZE) as usize);
+        self
     }
 
     fn all_prefixes(place: &Place) -> Self {

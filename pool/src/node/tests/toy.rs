@@ -5,6 +5,8 @@ use std::collections::{BTreeMap, BTreeSet};
 use std::net::Ipv4Addr;
 use std::time::Duration;
 
+use proptest::test_runner::{Config as ProptestConfig, RngSeed};
+
 use super::super::*;
 pub(crate) use super::slots::Eni;
 use super::slots::{State, tally};
@@ -49,6 +51,14 @@ pub(crate) struct Toy {
     pub(crate) last: Plan,
     /// Answers every call with this error while it is set.
     pub(crate) refuse: Option<Ec2ErrorKind>,
+}
+
+/// The same `cases` histories in every ordinary run; others, as many as asked for, with `PROPTEST_CASES` (as `make soak`
+/// does), so that what a new one finds is found by who looks for it.
+pub(crate) fn histories(cases: u32) -> ProptestConfig {
+    let asked = std::env::var("PROPTEST_CASES").ok().and_then(|cases| cases.parse().ok());
+    let rng_seed = asked.map_or(RngSeed::Fixed(1), |_: u32| RngSeed::Random);
+    ProptestConfig { cases: asked.unwrap_or(cases), rng_seed, failure_persistence: None, ..ProptestConfig::default() }
 }
 
 pub(crate) fn subnet(n: u32) -> SubnetId {
@@ -214,6 +224,12 @@ impl Toy {
         self.enis.iter().map(|eni| eni.view().addresses()).fold(Counts::default(), Counts::plus)
     }
 
+    /// Free addresses on interfaces that are to run empty: they are going, and have been replaced before.
+    pub(crate) fn free_on_draining(&self) -> u32 {
+        let draining = self.enis.iter().filter(|eni| self.last.draining.contains(&eni.view.id));
+        draining.map(|eni| eni.view().addresses().free).sum()
+    }
+
     pub(crate) fn total_calls(&self) -> u32 {
         self.calls.values().sum()
     }
@@ -226,6 +242,16 @@ impl Toy {
     /// Addresses on each interface, the primary first.
     pub(crate) fn per_eni(&self) -> Vec<u32> {
         self.enis.iter().map(|eni| eni.view().addresses().total()).collect()
+    }
+
+    /// What each interface holds, for the message of a test that fails.
+    pub(crate) fn tell(&self) -> Vec<String> {
+        let tell = |eni: &Eni| {
+            let EniView { id, phase, singles, prefixes, .. } = eni.view();
+            let prefixes: Vec<_> = prefixes.iter().map(|prefix| prefix.counts).collect();
+            format!("{id} {phase:?}, singles {singles:?}, prefixes {prefixes:?}")
+        };
+        self.enis.iter().map(tell).collect()
     }
 
     pub(crate) fn prefixes(&self) -> usize {

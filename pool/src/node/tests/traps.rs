@@ -3,7 +3,6 @@
 use std::time::Duration;
 
 use super::super::*;
-use super::slots::State;
 use super::toy::{COOLDOWN, Room, Toy, policy, subnet};
 use crate::Prefix;
 use crate::ec2::Ec2ErrorKind;
@@ -19,7 +18,7 @@ pub(super) fn warm(warm: u32) -> Targets {
     Targets { warm_ips: Some(warm), ..Targets::default() }
 }
 
-fn addressing(addressing: Addressing, targets: Targets) -> Policy {
+pub(super) fn addressing(addressing: Addressing, targets: Targets) -> Policy {
     Policy { addressing, ..policy(targets) }
 }
 
@@ -384,61 +383,6 @@ fn without_permission_it_says_so_and_asks_seldom() {
     assert!(toy.total_calls() < 30, "{:?}", toy.calls);
     let hold = hold(&toy.last, HoldReason::AccessDenied);
     assert!(hold.until.is_some());
-}
-
-#[test]
-fn the_ceiling_holds_for_demand_too() {
-    for mode in [Addressing::Secondary, Addressing::Prefix, Addressing::Mixed] {
-        let mut toy = Toy::new("m5.xlarge", addressing(mode, warm(5)));
-        toy.ceiling = Some(21);
-        toy.pods(30);
-        toy.settle();
-        assert!(toy.counts().total() <= 21, "{mode}: {:?}", toy.counts());
-        assert_eq!(toy.counts().assigned, 21, "{mode}");
-        assert_eq!(hold(&toy.last, HoldReason::Ceiling).addresses, 9, "{mode}");
-    }
-}
-
-#[test]
-fn at_the_ceiling_an_interface_makes_room_once_for_prefixes_and_single_addresses_together() {
-    let mut toy = Toy::new("t3.small", addressing(Addressing::Prefix, Targets::default()));
-    toy.settle();
-    assert_eq!(toy.per_eni(), [16]);
-    // What the primary holds is of no use any more, and takes what the ceiling leaves. Seventeen pods come before it can go.
-    (toy.policy.use_primary_eni, toy.policy.operations) = (false, Operations::NoCloud);
-    toy.enis[0].singles.push(State::Free);
-    toy.ceiling = Some(17);
-    toy.run(SECOND);
-    toy.pods(17);
-    toy.policy.operations = Operations::Normal;
-    toy.run(5 * SECOND);
-    assert_eq!(toy.calls["Unassign"], 1, "{:?}", toy.last);
-    toy.settle();
-    assert_eq!((toy.per_eni(), toy.waiting.len()), (vec![0, 17], 0), "{:?}", toy.last);
-}
-
-#[test]
-fn single_addresses_that_go_with_a_prefix_share_its_interface_whether_that_is_created_or_attached() {
-    let custom_networking = |toy: &mut Toy| {
-        toy.policy.use_primary_eni = false;
-        toy.ceiling = Some(17);
-    };
-    let mut toy = Toy::new("t3.small", addressing(Addressing::Prefix, Targets::default()));
-    custom_networking(&mut toy);
-    toy.pods(17);
-    toy.settle();
-    assert_eq!((toy.per_eni(), toy.prefixes(), toy.singles()), (vec![0, 17], 1, 1), "{:?}", toy.last);
-
-    // One that is there and unattached serves for both as well.
-    let mut snapshot = toy.snapshot();
-    let eni = &mut snapshot.enis[1];
-    (eni.phase, eni.device_index, eni.singles) = (EniPhase::Detached, None, Counts::default());
-    eni.prefixes.clear();
-    snapshot.usage.waiting = 17;
-    let plan = plan(&snapshot, &mut PlannerMemory::default(), toy.now);
-    let made = plan.actions.iter().filter(|planned| matches!(planned.action, Action::Create { .. })).count();
-    let attached = plan.actions.iter().filter(|planned| matches!(planned.action, Action::Attach { .. })).count();
-    assert_eq!((made, attached), (0, 1), "{plan:?}");
 }
 
 #[test]
