@@ -121,6 +121,8 @@ test-e2e: needs-cluster tools build ## Scenarios on a real cluster (root)
 	@$(OUT)/release/scenarios $(SCENARIO)
 .PHONY: soak
 soak: ## 100,000 random histories of a node, with faults and crashes at any step, in virtual time (HISTORIES=…)
+	PROPTEST_CASES=$$(( $(or $(HISTORIES),100000) / 5 )) cargo test $(FLAGS) --lib -- node::tests::properties
+	PROPTEST_CASES=$$(( $(or $(HISTORIES),100000) / 50 )) cargo test $(FLAGS) --lib -- fleet::together
 	ENIPOOL_SOAK_HISTORIES=$(or $(HISTORIES),100000) cargo test $(FLAGS) --test soak -- --nocapture
 .PHONY: bench-cni
 bench-cni: needs-cluster tools build ## Time of ADD and DEL, side by side with the reference plugins; fails when a goal is missed (root; TOLERATE=1: only show)
