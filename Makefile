@@ -120,7 +120,7 @@ test-harness: needs-cluster tools build ## The cluster harness itself, and the p
 test-e2e: needs-cluster tools build ## Scenarios on a real cluster (root)
 	@$(OUT)/release/scenarios $(SCENARIO)
 .PHONY: soak
-soak: ## 100,000 random histories of a node, with faults and crashes at any step, in virtual time (HISTORIES=…)
+soak: ## The planners over new random histories, then 100,000 of a node with faults and crashes at any step, in virtual time (HISTORIES=…)
 	PROPTEST_CASES=$$(( $(or $(HISTORIES),100000) / 5 )) cargo test $(FLAGS) --lib -- node::tests::properties
 	PROPTEST_CASES=$$(( $(or $(HISTORIES),100000) / 50 )) cargo test $(FLAGS) --lib -- fleet::together
 	ENIPOOL_SOAK_HISTORIES=$(or $(HISTORIES),100000) cargo test $(FLAGS) --test soak -- --nocapture

@@ -279,15 +279,15 @@ impl Draft<'_> {
     /// Interfaces that `addresses` take, those included that are not for pods.
     fn enis_for(&self, addresses: u32) -> u32 {
         let node = self.node;
-        let prefixes = addresses.saturating_sub(self.single_held()).div_ceil(Prefix::SIZE).min(self.wish.prefixes);
-        let need = Need { addresses, prefixes, ..Need::default() };
+        let prefixes = self.in_prefixes(addresses).div_ceil(Prefix::SIZE).min(self.wish.prefixes);
+        let need = Need { addresses, prefixes, lost: self.need.lost, ..Need::default() };
         let singles = if node.no_prefixes { self.need.demand.div_ceil(node.capacity.slots_per_eni.max(1)) } else { 0 };
         (enis_for(node.capacity, &node.policy, &need).max(singles) + retiring(node)).min(most_enis(node)).max(1)
     }
 
-    /// Addresses outside prefixes that pods hold, with [`Addressing::Prefix`].
-    fn single_held(&self) -> u32 {
-        self.need.addresses.saturating_sub(self.need.prefixes * Prefix::SIZE)
+    /// Of `addresses`, those in prefixes, with what is of no use there.
+    fn in_prefixes(&self, addresses: u32) -> u32 {
+        (addresses + self.need.lost).saturating_sub(self.need.singles())
     }
 
     /// Takes what the raise costs from the budget, as far as it goes. Answers when the rest may be tried.
@@ -343,7 +343,7 @@ impl Draft<'_> {
         let prefixes = if addresses >= self.wish.addresses {
             self.wish.prefixes
         } else {
-            self.wish.prefixes.min(addresses.saturating_sub(self.single_held()) / Prefix::SIZE)
+            self.wish.prefixes.min(self.in_prefixes(addresses) / Prefix::SIZE)
         };
         let mut decision = self.need.decision.clone();
         if self.withheld > 0
@@ -370,7 +370,8 @@ impl Draft<'_> {
             prefixes,
             enis: self.enis,
             subnet: self.next_subnet,
-            ceiling: limit.min(self.need.most).max(addresses),
+            // The agent holds what EC2 counts against it, whether pods can use it or not.
+            ceiling: (limit + self.need.lost).min(self.need.most).max(addresses + self.need.lost),
             pods,
             demand: pods.max(self.node.addresses.assigned + self.node.waiting) - self.node.addresses.assigned,
             withheld: self.withheld.saturating_sub(self.wish.addresses.saturating_sub(self.need.demand)),

@@ -278,6 +278,25 @@ fn single_addresses_of_pods_keep_their_slots_when_a_node_goes_over_to_prefixes()
     assert_eq!((allocation.addresses, allocation.prefixes, allocation.enis), (34, 1, 3));
 }
 
+/// With custom networking switched on, a /28 of the primary has five pods and eleven addresses that no pod can use. 28 pods
+/// with single addresses fill two more interfaces, and the /28 for a new pod needs the fourth.
+#[test]
+fn addresses_that_no_pod_can_use_hide_neither_what_pods_need_nor_the_slots_of_the_others() {
+    let policy = Policy { addressing: Addressing::Prefix, use_primary_eni: false, ..warm(0) };
+    let mut a = node("a", policy, 34);
+    a.capacity = Capacity::new(&bundled(&InstanceType::new("m5.xlarge")).unwrap());
+    a.waiting = 1;
+    a.addresses = Counts { assigned: 33, cooling: 0, free: 11 };
+    a.enis = vec![
+        FleetEni { addresses: 16, assigned: 5, prefixes: 1, prefixes_in_use: 1, ..eni(true) },
+        FleetEni { addresses: 14, assigned: 14, singles_held: 14, ..eni(false) },
+        FleetEni { addresses: 14, assigned: 14, singles_held: 14, ..eni(false) },
+    ];
+    let allocation = &plan_once(&[a], &stock(1000, 0)).allocations[0];
+    assert_eq!((allocation.addresses, allocation.prefixes, allocation.enis), (28 + 2 * 16 - 11, 2, 4));
+    assert_eq!(allocation.ceiling, 112 + 11, "112 of use");
+}
+
 #[test]
 fn the_next_interface_goes_where_most_is_left_and_stays_there() {
     let stocks = [

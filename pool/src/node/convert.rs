@@ -38,7 +38,7 @@ impl Growth<'_, '_> {
                 }
             };
             // What gives way makes room as well.
-            let gives = if under_way { 0 } else { other(kind) };
+            let gives = if under_way { 0 } else { replaces(kind) };
             let slots = candidates.min(self.room_later(kind, gives));
             if slots > 0 {
                 if !under_way {
@@ -146,8 +146,8 @@ impl Growth<'_, '_> {
     }
 }
 
-/// What a slot holds that is to be filled with `kind`.
-fn other(kind: Kind) -> u32 {
+/// Addresses that give way in a slot which is to be filled with `kind`.
+fn replaces(kind: Kind) -> u32 {
     match kind {
         Kind::Single => Prefix::SIZE,
         Kind::Prefix => 1,

@@ -184,9 +184,8 @@ impl<'s> Growth<'_, 's> {
 
     /// Why no slot of an interface in `subnet` can be filled with `kind`.
     pub(super) fn refuses(&self, subnet: &SubnetId, kind: Kind) -> Option<Obstacle> {
-        let denied = self.memory.assign_denied(self.now).map(|block| Obstacle::of(block, None));
-        let refused = || self.memory.subnet_blocked(subnet, kind, self.now);
-        denied.or_else(|| refused().map(|block| Obstacle::of(block, Some(subnet))))
+        let block = self.memory.assign_refused(subnet, kind, self.now)?;
+        Some(Obstacle::of(block, Some(subnet).filter(|_| block.reason != HoldReason::AccessDenied)))
     }
 
     fn assign(&mut self, order: &mut Order) {
@@ -231,11 +230,10 @@ impl<'s> Growth<'_, 's> {
     /// Free slots that may be filled with `kind` now or soon, and are not spoken for.
     pub(super) fn open_slots(&mut self, kind: Kind) -> impl Iterator<Item = &mut u32> {
         let (memory, now) = (self.memory, self.now);
-        let denied = memory.assign_denied(now);
         let kept = self.picture.places.iter_mut().filter(|place| place.keep);
         let kept = kept.map(|place| (&place.eni.subnet, &mut place.free_slots));
         let arriving = self.picture.arriving.iter_mut().map(|arriving| (arriving.subnet, &mut arriving.free_slots));
-        let open = move |subnet: &SubnetId| denied.is_none() && memory.subnet_blocked(subnet, kind, now).is_none();
+        let open = move |subnet: &SubnetId| memory.assign_refused(subnet, kind, now).is_none();
         kept.chain(arriving).filter(move |(subnet, _)| open(subnet)).map(|(_, slots)| slots)
     }
 

@@ -1,6 +1,7 @@
 //! Consolidation: which interfaces stay, so that the others run empty and can be given back.
 
 use super::memory::{Kind, Level, PlannerMemory};
+use super::need::singles_beside;
 use super::picture::{Picture, Place, count};
 use crate::address::Prefix;
 use crate::targets::Addressing;
@@ -17,8 +18,8 @@ pub(super) fn choose(picture: &mut Picture, level: Level, memory: &PlannerMemory
         Addressing::Prefix => {
             let here: u32 = for_pods().map(Place::prefixes_in_use).sum();
             // Single addresses that stand in where the limits leave no room for a whole /28 take slots as well.
-            let stand_ins = (level.addresses + picture.holdings.lost)
-                .saturating_sub(level.prefixes * Prefix::SIZE + picture.holdings.single_held);
+            let singles = singles_beside(level.prefixes, level.addresses, picture.holdings.lost);
+            let stand_ins = singles.saturating_sub(picture.holdings.single_held);
             (level.prefixes + stand_ins, picture.holdings.prefixes_in_use.saturating_sub(here))
         }
         Addressing::Secondary | Addressing::Mixed => {
@@ -38,8 +39,7 @@ pub(super) fn choose(picture: &mut Picture, level: Level, memory: &PlannerMemory
 /// What an interface could hold of what the addressing wants. Filling a slot, or giving back what nobody uses in it,
 /// must not change it: the choice would swing with every action that follows from it.
 fn worth(place: &Place, addressing: Addressing, memory: &PlannerMemory, now: Timestamp) -> u32 {
-    let denied = memory.assign_denied(now).is_some();
-    let open = |kind| !denied && memory.subnet_blocked(&place.eni.subnet, kind, now).is_none();
+    let open = |kind| memory.assign_refused(&place.eni.subnet, kind, now).is_none();
     let singles = place.eni.singles;
     let free_singles = singles.free + place.coming_singles;
     let prefixes = place.live_prefixes() + place.coming_prefixes;

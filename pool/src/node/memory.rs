@@ -266,7 +266,7 @@ impl PlannerMemory {
     }
 
     /// Why Assign will not work until somebody gives the right to it: what is missing can only come with an interface.
-    pub(super) fn assign_denied(&self, now: Timestamp) -> Option<Block> {
+    fn assign_denied(&self, now: Timestamp) -> Option<Block> {
         self.blocked(Call::Assign, now).filter(|block| block.reason == HoldReason::AccessDenied)
     }
 
@@ -274,6 +274,11 @@ impl PlannerMemory {
     pub(super) fn subnet_blocked(&self, subnet: &SubnetId, kind: Kind, now: Timestamp) -> Option<Block> {
         let refusal = self.subnets.get(&(subnet.clone(), kind))?;
         (refusal.block.until > now).then_some(refusal.block)
+    }
+
+    /// Why no slot of an interface in `subnet` can be filled with `kind` now. What is only put off does not count.
+    pub(super) fn assign_refused(&self, subnet: &SubnetId, kind: Kind, now: Timestamp) -> Option<Block> {
+        self.assign_denied(now).or_else(|| self.subnet_blocked(subnet, kind, now))
     }
 
     /// The most to ask of `subnet` in one call.

@@ -45,6 +45,8 @@ pub struct Need {
     pub addresses: u32,
     /// Of them in prefixes, counted in prefixes. Only with [`Addressing::Prefix`].
     pub prefixes: u32,
+    /// Beside those, free addresses that no pod can use ([`Holdings::lost`]), in the prefixes that count here.
+    pub lost: u32,
     /// What demand alone asks for, within the limits: used and cooling addresses.
     pub demand: u32,
     /// What demand and the minimum ask for, within the limits.
@@ -98,6 +100,7 @@ pub fn need(
     Need {
         addresses,
         prefixes,
+        lost: holdings.lost,
         demand,
         minimum: minimum.min(limits.warm).max(demand),
         most: limits.hard.saturating_add(holdings.lost),
@@ -107,6 +110,19 @@ pub fn need(
     }
 }
 
+impl Need {
+    /// Addresses outside prefixes, with [`Addressing::Prefix`]: in use, or standing in where the limits leave no room for a
+    /// whole /28.
+    pub fn singles(&self) -> u32 {
+        singles_beside(self.prefixes, self.addresses, self.lost)
+    }
+}
+
+/// What of `addresses` is not in `prefixes`, in which `lost` are of no use.
+pub(super) fn singles_beside(prefixes: u32, addresses: u32, lost: u32) -> u32 {
+    (addresses + lost).saturating_sub(prefixes * Prefix::SIZE)
+}
+
 /// How many interfaces `addresses` (of which `prefixes` x 16 in prefixes) take, the primary included.
 pub fn enis_for(capacity: Capacity, policy: &Policy, need: &Need) -> u32 {
     if capacity.slots_per_eni == 0 {
@@ -114,7 +130,7 @@ pub fn enis_for(capacity: Capacity, policy: &Policy, need: &Need) -> u32 {
     }
     let slots = match capacity.addressing(policy.addressing) {
         Addressing::Secondary => need.addresses,
-        Addressing::Prefix => need.prefixes + need.addresses.saturating_sub(need.prefixes * Prefix::SIZE),
+        Addressing::Prefix => need.prefixes + need.singles(),
         // As few as will do: Mixed takes a /28 where single addresses would need another interface.
         Addressing::Mixed => need.addresses.div_ceil(Prefix::SIZE),
     };

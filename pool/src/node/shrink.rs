@@ -51,8 +51,7 @@ pub(super) fn returns(picture: &Picture, need: &Need, level: Level, memory: &Pla
         Addressing::Secondary | Addressing::Mixed => picture.supply() >= level.addresses,
     };
     // Single addresses that stand in where the limits leave no room for a whole /28.
-    let mut legacy = (need.addresses + picture.holdings.lost)
-        .saturating_sub(need.prefixes * Prefix::SIZE + picture.holdings.single_held);
+    let mut legacy = need.singles().saturating_sub(picture.holdings.single_held);
 
     let mut returns = Returns::default();
     let due = memory.last_return.map(|last| last.plus(RETURN_GAP)).filter(|due| *due > now);
