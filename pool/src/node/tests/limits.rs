@@ -130,6 +130,8 @@ fn a_slot_that_waits_for_room_below_the_ceiling_is_not_promised_twice() {
 fn single_addresses_that_stand_in_for_a_prefix_keep_the_interfaces_that_they_take() {
     let mut toy = Toy::new("t3.small", addressing(Addressing::Prefix, warm(0)));
     (toy.policy.use_primary_eni, toy.ceiling) = (false, Some(35));
+    // The second interface comes before the last of its addresses, and must not be let run empty meanwhile.
+    refused(&mut toy, Supply::Addresses(2), &Ec2ErrorKind::SubnetExhausted);
     toy.pods(35);
     toy.settle();
     assert_eq!((toy.prefixes(), toy.singles(), toy.waiting.len()), (2, 3, 0), "{:?}", toy.last);
