@@ -11,10 +11,13 @@ use serde::Deserialize;
 use serde::de::DeserializeOwned;
 use serde_json::{Value, json};
 
+use crate::model::calls::CallLog;
+use crate::model::cloudwatch::{Metric, MetricId};
 use crate::model::request::{LaunchInterface, RunInstances, Wanted};
 use crate::model::throttle::ThrottleConfig;
 use crate::model::{ApiError, FaultRule, Model, Request, Response, Timing};
 use crate::server::Front;
+use crate::wire::query::Params;
 
 /// What a request to the control API can get wrong.
 #[derive(Debug, thiserror::Error)]
@@ -140,14 +143,19 @@ fn on_model(model: &mut Model, method: &Method, path: &str, query: &str, body: &
             "truth": model.truth(),
         })),
         ("GET", ["calls"]) => {
-            let since = if query.is_empty() { "since=0" } else { query };
-            let since = since.strip_prefix("since=").and_then(|number| number.parse().ok());
-            let since = since.ok_or_else(|| ControlError::Bad(format!("{query:?} is not since=NUMBER")))?;
-            let calls: Vec<_> = model.calls().since(since).collect();
-            Ok(json!({ "last": model.calls().last_seq(), "counts": model.calls().counts(), "calls": calls }))
+            let mut answer = ledger(model.calls(), query)?;
+            let cloudwatch = model.cloudwatch_calls();
+            answer["cloudwatch"] = json!({ "last": cloudwatch.last_seq(), "counts": cloudwatch.counts() });
+            Ok(answer)
         }
+        ("GET", ["calls", "cloudwatch"]) => ledger(model.cloudwatch_calls(), query),
         ("DELETE", ["calls"]) => {
             model.reset_calls();
+            Ok(json!({}))
+        }
+        ("GET", ["metrics"]) => metrics(model, query),
+        ("DELETE", ["metrics"]) => {
+            model.clear_metrics();
             Ok(json!({}))
         }
         ("GET", ["faults"]) => Ok(json!({ "faults": model.faults().list() })),
@@ -186,6 +194,56 @@ fn on_model(model: &mut Model, method: &Method, path: &str, query: &str, body: &
         ("POST", ["subnets", id, "vacate"]) => Ok(json!({ "freed": model.vacate(&subnet_id(id)?)? })),
         _ => Err(ControlError::NotFound),
     }
+}
+
+/// One service's calls: `query` is `since=NUMBER`, or empty.
+fn ledger(log: &CallLog, query: &str) -> Result<Value, ControlError> {
+    let since = if query.is_empty() { "since=0" } else { query };
+    let since = since.strip_prefix("since=").and_then(|number| number.parse().ok());
+    let since = since.ok_or_else(|| ControlError::Bad(format!("{query:?} is not since=NUMBER")))?;
+    let calls: Vec<_> = log.since(since).collect();
+    Ok(json!({ "last": log.last_seq(), "counts": log.counts(), "calls": calls }))
+}
+
+/// What CloudWatch has received: of one namespace with `namespace=NAME`, and with the latest N minutes of each metric
+/// with `minutes=N`.
+fn metrics(model: &Model, query: &str) -> Result<Value, ControlError> {
+    let params = Params::parse(query)?;
+    let namespace = params.text("namespace");
+    let minutes = params.parsed::<usize>("minutes")?.unwrap_or(0);
+    params.all_understood()?;
+    let wanted = model.metrics().iter().filter(|(id, _)| namespace.is_none_or(|wanted| wanted == id.namespace));
+    let metrics: Vec<Value> = wanted.map(|(id, metric)| shown(id, metric, minutes)).collect();
+    Ok(json!({ "now": model.now(), "metrics": metrics, "dropped": model.metrics().dropped() }))
+}
+
+fn shown(id: &MetricId, metric: &Metric, minutes: usize) -> Value {
+    let last = metric.last();
+    let mut shown = json!({
+        "namespace": id.namespace,
+        "name": id.name,
+        "dimensions": id.dimensions.iter().cloned().collect::<BTreeMap<_, _>>(),
+        "unit": last.unit,
+        "value": last.value,
+        "at": last.at,
+        "received": last.received,
+        "datapoints": metric.datapoints(),
+        "storage_resolution": if metric.is_high_resolution() { 1 } else { 60 },
+    });
+    if minutes > 0 {
+        let latest = metric.minutes().rev().take(minutes);
+        let mut latest: Vec<Value> = latest
+            .map(|(at, unit, sums)| {
+                json!({
+                    "at": at, "unit": unit, "count": sums.count, "sum": sums.sum, "minimum": sums.minimum,
+                    "maximum": sums.maximum,
+                })
+            })
+            .collect();
+        latest.reverse();
+        shown["minutes"] = Value::Array(latest);
+    }
+    shown
 }
 
 fn subnet_id(text: &str) -> Result<SubnetId, ControlError> {

@@ -1,8 +1,9 @@
-//! EC2 and IMDS as they really behave: a seeded model on a virtual clock ([`Model`]), the port that the pool's code uses
+//! EC2, IMDS and CloudWatch's custom metrics as they really behave: a seeded model on a virtual clock ([`Model`]), the port that the pool's code uses
 //! ([`port::SimEc2`]), and a server for the wire protocols ([`server`]).
 //!
 //! Knows nothing of the pool but its port: it must judge the pool, so nothing here is convenient for it.
 
+mod cloudwatch;
 mod control;
 pub mod imds;
 pub mod model;

@@ -1,4 +1,5 @@
-//! The model behind real sockets: EC2's Query protocol, the control API under `/_sim/`, and a metadata service per node.
+//! The model behind real sockets: EC2's Query protocol, CloudWatch's protocols, the control API under `/_sim/`, and a
+//! metadata service per node.
 
 use std::net::SocketAddr;
 use std::sync::Arc;
@@ -6,7 +7,7 @@ use std::time::{Duration, SystemTime};
 
 use bytes::Bytes;
 use enipool_pool::{InstanceId, Timestamp};
-use http_body_util::{BodyExt, Full, Limited};
+use http_body_util::{BodyExt, Collected, Full, Limited};
 use hyper::body::Incoming;
 use hyper::header::{AUTHORIZATION, CONTENT_TYPE, HeaderValue};
 use hyper::service::service_fn;
@@ -18,6 +19,7 @@ use tokio_util::sync::{CancellationToken, DropGuard};
 
 use crate::model::{ApiError, Event, Model, SimConfig};
 use crate::shared::SharedModel;
+use crate::wire::cloudwatch::Call;
 use crate::{control, imds, wire};
 
 /// Largest request body.
@@ -55,9 +57,9 @@ pub struct ImdsGuard {
 /// A connection to be ended without an answer.
 #[derive(Debug, thiserror::Error)]
 #[error("the simulated answer is lost")]
-struct Hangup;
+pub(crate) struct Hangup;
 
-type Answer = Result<Response<Full<Bytes>>, Hangup>;
+pub(crate) type Answer = Result<Response<Full<Bytes>>, Hangup>;
 
 /// Binds `address` (port 0: any) and serves a region on it.
 pub async fn start(config: SimConfig, address: SocketAddr) -> Result<Handle, ServerError> {
@@ -198,7 +200,13 @@ impl Front {
 
     async fn answer(&self, request: Request<Incoming>) -> Answer {
         let (head, body) = request.into_parts();
-        let Ok(body) = Limited::new(body, MAX_BODY).collect().await else {
+        let caller = head.headers.get(AUTHORIZATION).and_then(|value| value.to_str().ok()).and_then(access_key);
+        let body = Limited::new(body, MAX_BODY).collect().await;
+        if let Some(call) = Call::of(&head) {
+            let body = body.ok().map(Collected::to_bytes);
+            return self.cloudwatch(&call, &head.headers, body.as_deref(), caller).await;
+        }
+        let Ok(body) = body else {
             let text = format!("the body is longer than {MAX_BODY} bytes or ended early\n");
             return Ok(respond(StatusCode::PAYLOAD_TOO_LARGE, "text/plain", text));
         };
@@ -209,16 +217,14 @@ impl Front {
             return Ok(respond(status, "application/json", text));
         }
         if head.uri.path() != "/" {
-            let text = "EC2 is at /, the control API at /_sim/\n".to_owned();
+            let text = "EC2 and CloudWatch are at /, the control API at /_sim/\n".to_owned();
             return Ok(respond(StatusCode::NOT_FOUND, "text/plain", text));
         }
-        let form = if head.method == Method::POST {
-            String::from_utf8_lossy(&body).into_owned()
-        } else {
-            head.uri.query().unwrap_or_default().to_owned()
-        };
-        let caller = head.headers.get(AUTHORIZATION).and_then(|value| value.to_str().ok()).and_then(access_key);
-        self.ec2(&form, caller).await
+        let form = if head.method == Method::POST { &body } else { head.uri.query().unwrap_or_default().as_bytes() };
+        if let Some(call) = Call::of_form(form) {
+            return self.cloudwatch(&call, &head.headers, Some(form), caller).await;
+        }
+        self.ec2(&String::from_utf8_lossy(form), caller).await
     }
 
     async fn ec2(&self, form: &str, caller: Option<&str>) -> Answer {

@@ -4,7 +4,7 @@ use std::time::Duration;
 
 use serde::{Deserialize, Serialize};
 
-use super::request::ACTIONS;
+use super::{cloudwatch, request};
 
 /// How a call goes wrong.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
@@ -40,6 +40,12 @@ pub enum FaultKind {
 }
 
 impl FaultKind {
+    /// Whether only EC2 can fail like this.
+    fn is_of_ec2(&self) -> bool {
+        use FaultKind::{InsufficientAddresses, InsufficientPrefixes, StuckAttach, StuckDetach};
+        matches!(self, InsufficientAddresses | InsufficientPrefixes | StuckAttach | StuckDetach)
+    }
+
     /// Fields of a rule's JSON that belong to this kind.
     fn fields(&self) -> &'static [&'static str] {
         match self {
@@ -56,9 +62,9 @@ impl FaultKind {
 pub struct FaultRule {
     #[serde(flatten)]
     pub kind: FaultKind,
-    /// EC2's name of the action; absent: every action.
+    /// AWS's name of the action, EC2's or CloudWatch's; absent: every action of EC2.
     pub action: Option<String>,
-    /// An id (instance, interface, subnet, …) that the request names; absent: any.
+    /// An id (instance, interface, subnet, …) or CloudWatch namespace that the request names; absent: any.
     pub resource: Option<String>,
     /// The access key that signed the request; absent: any.
     pub caller: Option<String>,
@@ -90,8 +96,14 @@ enum RuleError {
         "a fault of this kind has no field {field:?}: it has {known}, and action, resource, caller, skip and count"
     )]
     Field { field: String, known: String },
-    #[error("{0:?} is no action of this simulator; its actions are {known}", known = ACTIONS.join(", "))]
+    #[error("{0:?} is no action of this simulator; its actions are {known}", known = actions().collect::<Vec<_>>().join(", "))]
     Action(String),
+    #[error("{0} does not fail like this: that is for actions of EC2")]
+    OfEc2(String),
+}
+
+fn actions() -> impl Iterator<Item = &'static str> {
+    request::ACTIONS.into_iter().chain(cloudwatch::ACTIONS)
 }
 
 /// A misspelt rule would befall nothing, and a test of it would prove nothing.
@@ -105,7 +117,10 @@ impl TryFrom<Written> for FaultRule {
             return Err(RuleError::Field { field, known: kind.fields().join(", ") });
         }
         match action {
-            Some(unknown) if !ACTIONS.contains(&unknown.as_str()) => Err(RuleError::Action(unknown)),
+            Some(unknown) if !actions().any(|action| action == unknown) => Err(RuleError::Action(unknown)),
+            Some(action) if kind.is_of_ec2() && cloudwatch::ACTIONS.contains(&action.as_str()) => {
+                Err(RuleError::OfEc2(action))
+            }
             action => Ok(Self { kind, action, resource, caller, skip, count }),
         }
     }
@@ -175,7 +190,11 @@ impl Faults {
         let mut befallen = Befallen::default();
         for fault in &mut self.active {
             let rule = &mut fault.rule;
-            let matches = rule.action.as_deref().is_none_or(|wanted| wanted == action)
+            let action_matches = match rule.action.as_deref() {
+                Some(wanted) => wanted == action,
+                None => !cloudwatch::ACTIONS.contains(&action),
+            };
+            let matches = action_matches
                 && rule.caller.as_deref().is_none_or(|wanted| wanted == caller)
                 && rule.resource.as_deref().is_none_or(|wanted| resources.contains(&wanted));
             if !matches || rule.count.is_some_and(|count| fault.hits >= count) {

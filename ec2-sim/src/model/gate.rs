@@ -12,8 +12,8 @@ use super::throttle::Bucket;
 
 /// How a call ended and when its caller hears of it. The model has changed already: an answer under way cannot be taken back.
 #[derive(Debug, Clone, PartialEq, Eq)]
-pub struct Reply {
-    pub result: Result<Response, ApiError>,
+pub struct Reply<R = Response> {
+    pub result: Result<R, ApiError>,
     pub request_id: String,
     /// From the call to the answer.
     pub latency: Duration,

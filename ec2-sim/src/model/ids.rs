@@ -16,8 +16,9 @@ pub(super) struct Ids {
 }
 
 impl Ids {
-    pub(super) fn new(seed: u64) -> Self {
-        Self { rng: Rng::new(seed, "ids"), used: BTreeSet::new() }
+    /// A stream of its own for each `purpose`.
+    pub(super) fn new(seed: u64, purpose: &str) -> Self {
+        Self { rng: Rng::new(seed, purpose), used: BTreeSet::new() }
     }
 
     fn fresh(&mut self) -> u64 {

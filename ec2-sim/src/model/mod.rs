@@ -6,6 +6,7 @@
 mod addresses;
 mod attach;
 pub mod calls;
+pub mod cloudwatch;
 pub mod config;
 pub mod error;
 pub mod event;
@@ -47,6 +48,7 @@ pub use timing::{Delay, Timing};
 pub use truth::{Truth, TruthAttachment, TruthEni, TruthInstance};
 
 use calls::CallLog;
+use cloudwatch::Metrics;
 use fault::Faults;
 use ids::Ids;
 use lifecycle::Due;
@@ -77,6 +79,11 @@ pub struct Model {
     throttle: Throttle,
     faults: Faults,
     calls: CallLog,
+    metrics: Metrics,
+    /// CloudWatch's own: its calls must not shift what EC2 is counted for, nor what it draws.
+    cloudwatch_calls: CallLog,
+    cloudwatch_ids: Ids,
+    cloudwatch_rng: Rng,
     /// What will happen by itself, by time and then in the order of its making.
     due: BTreeMap<(Timestamp, u64), Due>,
     due_seq: u64,
@@ -90,7 +97,7 @@ impl Model {
     pub fn new(config: SimConfig) -> Result<Self, ApiError> {
         let mut model = Self {
             now: config.start,
-            ids: Ids::new(config.seed),
+            ids: Ids::new(config.seed, "ids"),
             address_rng: Rng::new(config.seed, "addresses"),
             timing_rng: Rng::new(config.seed, "timing"),
             vpcs: BTreeMap::new(),
@@ -105,6 +112,10 @@ impl Model {
             throttle: Throttle::new(config.throttle.clone()),
             faults: Faults::default(),
             calls: CallLog::new(config.keep_calls),
+            metrics: Metrics::default(),
+            cloudwatch_calls: CallLog::new(config.keep_calls),
+            cloudwatch_ids: Ids::new(config.seed, "cloudwatch ids"),
+            cloudwatch_rng: Rng::new(config.seed, "cloudwatch timing"),
             due: BTreeMap::new(),
             due_seq: 0,
             stuck: Vec::new(),
@@ -157,13 +168,29 @@ impl Model {
         self.unstick(|_| true);
     }
 
-    /// The ledger of calls.
+    /// The ledger of EC2's calls.
     pub fn calls(&self) -> &CallLog {
         &self.calls
     }
 
+    /// The ledger of CloudWatch's calls, with numbers of its own.
+    pub fn cloudwatch_calls(&self) -> &CallLog {
+        &self.cloudwatch_calls
+    }
+
+    /// Empties both ledgers.
     pub fn reset_calls(&mut self) {
         self.calls.reset();
+        self.cloudwatch_calls.reset();
+    }
+
+    /// What PutMetricData has brought.
+    pub fn metrics(&self) -> &Metrics {
+        &self.metrics
+    }
+
+    pub fn clear_metrics(&mut self) {
+        self.metrics.clear();
     }
 
     /// Takes the events since the last time, in the order in which they became effective.

@@ -1,6 +1,8 @@
 //! EC2's request throttling: one token bucket per action, refilled every second, `RequestLimitExceeded` when empty.
 //!
-//! Sizes: [Request throttling for the Amazon EC2 API](https://docs.aws.amazon.com/ec2/latest/devguide/ec2-api-throttling.html).
+//! Sizes: [Request throttling for the Amazon EC2 API](https://docs.aws.amazon.com/ec2/latest/devguide/ec2-api-throttling.html)
+//! and [CloudWatch service quotas](https://docs.aws.amazon.com/AmazonCloudWatch/latest/monitoring/cloudwatch_limits.html)
+//! (transactions a second: a bucket that refills within one).
 
 use std::collections::BTreeMap;
 
@@ -61,6 +63,10 @@ impl Bucket {
                 | "TerminateInstances" => size(100, 5),
                 "CreateTags" => size(100, 10),
                 "RunInstances" | "StartInstances" => size(5, 2),
+                "PutMetricData" => size(500, 500),
+                "GetMetricStatistics" => size(400, 400),
+                "GetMetricData" => size(50, 50),
+                "ListMetrics" => size(25, 25),
                 read if read.starts_with("Describe") => size(100, 20),
                 // AttachNetworkInterface and DetachNetworkInterface are not listed: other mutating actions.
                 _ => size(50, 5),
@@ -160,6 +166,10 @@ mod tests {
             (Bucket::Action("DescribeSecurityGroups"), size(100, 20)),
             (Bucket::Action("DescribeSubnets"), size(100, 20)),
             (Bucket::Action("DescribeVpcs"), size(100, 20)),
+            (Bucket::Action("PutMetricData"), size(500, 500)),
+            (Bucket::Action("GetMetricStatistics"), size(400, 400)),
+            (Bucket::Action("GetMetricData"), size(50, 50)),
+            (Bucket::Action("ListMetrics"), size(25, 25)),
             (Bucket::Unfiltered("DescribeInstances"), size(50, 10)),
             (Bucket::Unfiltered("DescribeNetworkInterfaces"), size(50, 10)),
             (Bucket::Unfiltered("DescribeSecurityGroups"), size(50, 10)),

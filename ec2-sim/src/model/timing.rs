@@ -59,7 +59,7 @@ pub struct Timing {
     pub describe: Delay,
     /// Time until the answer of any other call.
     pub mutation: Delay,
-    /// The same for single actions, by EC2's name of the action.
+    /// The same for single actions, by AWS's name of the action.
     pub answer: BTreeMap<String, Delay>,
     /// From `AttachNetworkInterface` to the interface in the instance.
     pub attach: Delay,
@@ -111,6 +111,7 @@ impl Timing {
                 ("CreateNetworkInterface".to_owned(), Delay::of(200, 400, 1500, 5000)),
                 ("AttachNetworkInterface".to_owned(), Delay::of(250, 500, 2000, 6000)),
                 ("RunInstances".to_owned(), Delay::of(800, 1500, 4000, 10_000)),
+                ("PutMetricData".to_owned(), Delay::of(10, 40, 300, 1500)),
             ]),
             attach: Delay::of(400, 1200, 6000, 15_000),
             detach: Delay::of(800, 2500, 12_000, 40_000),
@@ -142,7 +143,8 @@ impl Timing {
     }
 
     pub(super) fn answer_to(&self, action: &str) -> Delay {
-        let fallback = if action.starts_with("Describe") { self.describe } else { self.mutation };
+        let is_read = ["Describe", "Get", "List"].iter().any(|verb| action.starts_with(verb));
+        let fallback = if is_read { self.describe } else { self.mutation };
         self.answer.get(action).copied().unwrap_or(fallback)
     }
 }

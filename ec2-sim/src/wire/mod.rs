@@ -1,6 +1,7 @@
-//! The EC2 Query protocol: form-encoded requests in, XML answers out.
+//! The EC2 Query protocol (form-encoded requests in, XML answers out), and CloudWatch's protocols.
 
 mod answer;
+pub mod cloudwatch;
 mod decode;
 mod describe;
 pub mod query;

@@ -120,7 +120,7 @@ fn bad_value(name: &str, value: impl Display) -> ApiError {
     ApiError::invalid_value(format!("Value ({value}) for parameter {name} is invalid."))
 }
 
-fn unescape(text: &str) -> Result<String, ApiError> {
+pub(super) fn unescape(text: &str) -> Result<String, ApiError> {
     let malformed = || ApiError::client("MalformedQueryString", "The query string contains a syntax error");
     let mut bytes = Vec::with_capacity(text.len());
     let mut rest = text.as_bytes();
