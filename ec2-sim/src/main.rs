@@ -7,9 +7,10 @@ use anyhow::Context as _;
 use clap::{Args, Parser, Subcommand, ValueEnum};
 use ec2_sim::{SimConfig, Timing, server};
 
-/// A simulated EC2 region: the EC2 Query API, instance metadata (IMDSv2), and a control API for faults and time.
+/// A simulated AWS region: the EC2 Query API, CloudWatch's custom metrics, instance metadata (IMDSv2), and a control API
+/// for faults and time.
 ///
-/// Point any AWS SDK at it with AWS_ENDPOINT_URL_EC2; any credentials will do.
+/// Point any AWS SDK at it with AWS_ENDPOINT_URL_EC2 and AWS_ENDPOINT_URL_CLOUDWATCH; any credentials will do.
 #[derive(Debug, Parser)]
 #[command(version)]
 struct Cli {

@@ -203,7 +203,13 @@ impl Front {
         let caller = head.headers.get(AUTHORIZATION).and_then(|value| value.to_str().ok()).and_then(access_key);
         let body = Limited::new(body, MAX_BODY).collect().await;
         if let Some(call) = Call::of(&head) {
-            let body = body.ok().map(Collected::to_bytes);
+            let body = match body {
+                // Query's parameters may be in the URL instead.
+                Ok(_) if head.method == Method::GET => {
+                    Some(Bytes::from(head.uri.query().unwrap_or_default().to_owned()))
+                }
+                body => body.ok().map(Collected::to_bytes),
+            };
             return self.cloudwatch(&call, &head.headers, body.as_deref(), caller).await;
         }
         let Ok(body) = body else {

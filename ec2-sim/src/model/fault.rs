@@ -286,6 +286,8 @@ mod tests {
             (r#"{"kind": "throttle", "action": "CreateTag"}"#, r#""CreateTag" is no action of this simulator"#),
             (r#"{"kind": "throttle", "action": "createtags"}"#, "CreateTags"),
             (r#"{"kind": "throttle", "count": -1}"#, "expected u32"),
+            (r#"{"kind": "stuck-attach", "action": "PutMetricData"}"#, "PutMetricData does not fail like this"),
+            (r#"{"kind": "throttle", "action": "PutMetricAlarm"}"#, "GetMetricStatistics, ListMetrics, PutMetricData"),
         ] {
             let error = serde_json::from_str::<FaultRule>(text).unwrap_err().to_string();
             assert!(error.contains(named), "{text}: {error}");

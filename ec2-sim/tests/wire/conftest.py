@@ -1,4 +1,4 @@
-"""Servers and clients for the wire tests: the simulator, and moto as a second reading of EC2's protocol."""
+"""Servers and clients for the wire tests: the simulator, and moto as a second reading of AWS's protocols."""
 import os
 import signal
 import subprocess
@@ -29,9 +29,38 @@ class Sim:
             config=Config(retries={"total_max_attempts": retries, "mode": "standard"}, read_timeout=20),
         )
 
+    def cloudwatch(self, protocol=None, access_key="AKIAWIRETEST", **config):
+        """A client of CloudWatch in one of its protocols; without one, in that which botocore likes best."""
+        return cloudwatch_client(self.endpoint, protocol, access_key, **config)
+
     def control(self, method, path, body=None):
         """One request to the control API; the answer as an object."""
         return http_json(method, f"{self.endpoint}/_sim/{path}", body)
+
+
+def cloudwatch_client(endpoint, protocol=None, access_key="x", retries=1, **config):
+    session = boto3.Session()
+    if protocol:
+        loader = session._session.get_component("data_loader")
+        load = loader.load_service_model
+
+        def load_in_protocol(service, kind, api_version=None):
+            model = load(service, kind, api_version)
+            if (service, kind) == ("cloudwatch", "service-2"):
+                model = {**model, "metadata": {**model["metadata"], "protocol": protocol, "protocols": [protocol]}}
+            return model
+
+        loader.load_service_model = load_in_protocol
+    client = session.client(
+        "cloudwatch",
+        endpoint_url=endpoint,
+        region_name=REGION,
+        aws_access_key_id=access_key,
+        aws_secret_access_key="any",
+        config=Config(retries={"total_max_attempts": retries, "mode": "standard"}, read_timeout=20, **config),
+    )
+    assert protocol in (None, client.meta.service_model.resolved_protocol)
+    return client
 
 
 def http_json(method, url, body=None):

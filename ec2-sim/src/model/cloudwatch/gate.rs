@@ -3,15 +3,15 @@
 use std::time::Duration;
 
 use super::request::{Request, Response};
-use super::{error, rules};
+use super::{Reply, error, rules};
 use crate::model::calls::CallRecord;
 use crate::model::fault::FaultKind;
 use crate::model::throttle::Bucket;
-use crate::model::{ApiError, Model, Reply};
+use crate::model::{ApiError, Model};
 
 impl Model {
     /// Carries out one call at the model's present time. `caller` is the access key that signed it.
-    pub fn call_cloudwatch(&mut self, caller: &str, request: Request) -> Reply<Response> {
+    pub fn call_cloudwatch(&mut self, caller: &str, request: Request) -> Reply {
         let action = request.action();
         let resources: Vec<String> = request.resources().into_iter().map(str::to_owned).collect();
         let named: Vec<&str> = resources.iter().map(String::as_str).collect();
@@ -46,7 +46,7 @@ impl Model {
     }
 
     /// A call that could not even be read: counted like any other.
-    pub fn refuse_cloudwatch(&mut self, caller: &str, action: &'static str, error: ApiError) -> Reply<Response> {
+    pub fn refuse_cloudwatch(&mut self, caller: &str, action: &'static str, error: ApiError) -> Reply {
         let result = Err(error);
         self.write_down_cloudwatch(caller, action, Vec::new(), &result, true, Duration::ZERO);
         let request_id = self.cloudwatch_ids.request_id();

@@ -13,3 +13,6 @@ mod unit;
 pub use request::{ACTIONS, Request, Response};
 pub use store::{Last, MAX_METRICS, MAX_MINUTES, Metric, MetricId, Metrics, Statistics};
 pub use unit::Unit;
+
+/// How a call to CloudWatch ended.
+pub type Reply = super::Reply<Response>;

@@ -11,7 +11,7 @@ use super::unit::Unit;
 /// that has waited longest for data, and [`Metrics::dropped`] counts it.
 pub const MAX_METRICS: usize = 2000;
 /// Minutes that are kept of one metric, the latest; a minute with data in several units counts once for each.
-/// CloudWatch keeps 15 days of them. With [`MAX_METRICS`] some 200 MB at the very most, and a few kB a metric as a rule.
+/// CloudWatch keeps 15 days of them. With [`MAX_METRICS`] some 300 MB at the very most; 100 kB a metric after a day.
 pub const MAX_MINUTES: usize = 1440;
 
 const MINUTE_MS: u64 = 60_000;

@@ -34,7 +34,11 @@ pub(super) fn read(form: &[u8]) -> Result<(String, Tree), ApiError> {
         let node = name.split('.').fold(&mut root, |node, part| node.below.entry(part.to_owned()).or_default());
         node.value = Some(unescape(value)?);
     }
-    root.below.remove("Version");
+    let version = root.below.remove("Version").and_then(|node| node.value).unwrap_or_default();
+    if version != VERSION {
+        let message = format!("The requested version ({version}) of service CloudWatch does not exist");
+        return Err(ApiError::client("NoSuchVersion", message));
+    }
     let action = root.below.remove("Action").and_then(|node| node.value);
     let none = || ApiError::client("MissingAction", "No action was supplied with this request.");
     Ok((action.ok_or_else(none)?, Tree::Map(members(root.below))))
@@ -120,7 +124,8 @@ mod tests {
     #[test]
     fn a_form_without_an_action_or_too_deep_is_refused() {
         assert_eq!(read(b"Version=2010-08-01").unwrap_err().code, "MissingAction");
-        let deep = format!("Action=A&{}=1", vec!["a"; 100_000].join("."));
+        assert_eq!(read(b"Action=A&Version=2016-11-15").unwrap_err().code, "NoSuchVersion");
+        let deep = format!("Action=A&Version=2010-08-01&{}=1", vec!["a"; 100_000].join("."));
         assert_eq!(read(deep.as_bytes()).unwrap_err().code, "MalformedQueryString");
     }
 

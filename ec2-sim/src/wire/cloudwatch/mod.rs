@@ -11,7 +11,7 @@ mod tree;
 
 use std::borrow::Cow;
 
-use hyper::header::{CONTENT_ENCODING, HeaderMap};
+use hyper::header::{AUTHORIZATION, CONTENT_ENCODING, HeaderMap, HeaderName};
 use hyper::http::request::Parts;
 
 pub use answer::Rendered;
@@ -23,6 +23,10 @@ use crate::model::{ApiError, cloudwatch};
 const SERVICE: &str = "GraniteServiceVersion20100801";
 /// CloudWatch's Version parameter in the Query protocol, by which its requests are told from EC2's.
 const VERSION: &str = "2010-08-01";
+/// The header that names the action in the JSON protocol.
+const TARGET: HeaderName = HeaderName::from_static("x-amz-target");
+/// What a signature for CloudWatch has in its scope.
+const SCOPE: &str = "/monitoring/aws4_request";
 /// Longest request, unpacked.
 pub const MAX_REQUEST: usize = 1 << 20;
 
@@ -45,7 +49,9 @@ pub struct Call {
 }
 
 impl Call {
-    /// The call that path and headers make; `None`: it is not for CloudWatch, or is in the Query protocol.
+    const QUERY: Self = Self { protocol: Protocol::Query, action: None, query_mode: false };
+
+    /// The call that path and headers make; `None`: it is not for CloudWatch, unless an unsigned form says so.
     pub fn of(head: &Parts) -> Option<Self> {
         let query_mode = head.headers.contains_key("x-amzn-query-mode");
         let call = |protocol, action: &str| Self { protocol, action: Some(action.to_owned()), query_mode };
@@ -53,16 +59,19 @@ impl Call {
             let action = path.strip_prefix(SERVICE)?.strip_prefix("/operation/")?;
             return Some(call(Protocol::Cbor, action));
         }
-        let target = head.headers.get("x-amz-target")?.to_str().ok()?;
-        let action = target.strip_prefix(SERVICE)?.strip_prefix('.')?;
-        Some(call(Protocol::Json, action))
+        let text = |name: &HeaderName| head.headers.get(name).and_then(|value| value.to_str().ok());
+        if let Some(target) = text(&TARGET) {
+            let action = target.strip_prefix(SERVICE)?.strip_prefix('.')?;
+            return Some(call(Protocol::Json, action));
+        }
+        text(&AUTHORIZATION)?.contains(SCOPE).then_some(Self::QUERY)
     }
 
     /// The call in the Query protocol that these parameters make, if they are for CloudWatch.
     pub fn of_form(form: &[u8]) -> Option<Self> {
         let is_version = |pair: &[u8]| pair.strip_prefix(b"Version=") == Some(VERSION.as_bytes());
         let ours = form.split(|byte| *byte == b'&').any(is_version);
-        ours.then_some(Self { protocol: Protocol::Query, action: None, query_mode: false })
+        ours.then_some(Self::QUERY)
     }
 
     /// The name that the ledger has for this call before it is read.
