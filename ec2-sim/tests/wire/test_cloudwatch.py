@@ -1,6 +1,8 @@
 """CloudWatch's protocols with boto3: what is put is read back, what CloudWatch refuses is refused in its words. All of it
 in each of the three protocols: CBOR, which the AWS SDK for Rust speaks, JSON, which botocore likes best, and Query.
 """
+import urllib.error
+import urllib.request
 from datetime import datetime, timedelta, timezone
 
 import pytest
@@ -10,6 +12,8 @@ from conftest import error_code, http, subnet_a
 PROTOCOLS = ["smithy-rpc-v2-cbor", "json", "query"]
 CLUSTER = [{"Name": "CLUSTER_ID", "Value": "demo"}]
 MINUTE = timedelta(minutes=1)
+SCOPE = "AKIAX/20260101/eu-west-1/monitoring/aws4_request"
+SIGNED = {"Authorization": f"AWS4-HMAC-SHA256 Credential={SCOPE}, Signature=0"}
 
 
 @pytest.fixture(params=PROTOCOLS)
@@ -212,18 +216,16 @@ def test_requests_without_a_signature_are_refused(sim, protocol):
 
 
 def test_query_s_parameters_may_be_in_the_url(sim):
-    signed = {"Authorization": "AWS4-HMAC-SHA256 Credential=AKIAX/20260101/eu-west-1/monitoring/aws4_request, Signature=0"}
     named = "Version=2010-08-01&Action=PutMetricData&Namespace=N&MetricData.member.1.MetricName=m"
-    status, _, text = http("GET", f"{sim.endpoint}/?{named}&MetricData.member.1.Value=5", signed)
+    status, _, text = http("GET", f"{sim.endpoint}/?{named}&MetricData.member.1.Value=5", SIGNED)
     assert status == 200 and "<PutMetricDataResponse xmlns=" in text
-    status, _, text = http("GET", f"{sim.endpoint}/?{named}&MetricData.member.1.Value=five", signed)
+    status, _, text = http("GET", f"{sim.endpoint}/?{named}&MetricData.member.1.Value=five", SIGNED)
     assert status == 400 and "MetricData.member.1.Value is not a number" in text
     (metric,) = sim.control("GET", "metrics")["metrics"]
     assert (metric["namespace"], metric["value"], metric["dimensions"]) == ("N", 5.0, {})
 
 
-def test_bodies_that_cannot_be_read_are_refused_and_serving_goes_on(sim):
-    signed = {"Authorization": "AWS4-HMAC-SHA256 Credential=AKIAX/20260101/eu-west-1/monitoring/aws4_request, Signature=0"}
+def test_bodies_that_cannot_be_read_are_refused(sim):
     target = {"X-Amz-Target": "GraniteServiceVersion20100801.PutMetricData"}
     path = f"{sim.endpoint}/service/GraniteServiceVersion20100801/operation/PutMetricData"
     for url, headers, body in [
@@ -234,13 +236,12 @@ def test_bodies_that_cannot_be_read_are_refused_and_serving_goes_on(sim):
         (sim.endpoint, {}, b"Version=2010-08-01"),
         (sim.endpoint, {}, b"Version=2010-08-01&Action=PutMetricData&Namespace=%zz"),
     ]:
-        status, _, text = http("POST", url, {**signed, **headers}, body)
+        status, _, text = http("POST", url, {**SIGNED, **headers}, body)
         assert status == 400, text
-    assert http("POST", f"{sim.endpoint}/service/Other/operation/PutMetricData", signed)[0] == 404
+    assert http("POST", f"{sim.endpoint}/service/Other/operation/PutMetricData", SIGNED)[0] == 404
     # Its answer is not text.
-    import urllib.request
     with pytest.raises(urllib.error.HTTPError) as caught:
-        urllib.request.urlopen(urllib.request.Request(path, data=b"\xa1", headers=signed, method="POST"), timeout=20)
+        urllib.request.urlopen(urllib.request.Request(path, data=b"\xa1", headers=SIGNED, method="POST"), timeout=20)
     assert (caught.value.code, caught.value.headers["smithy-protocol"]) == (400, "rpc-v2-cbor")
     put(sim.cloudwatch(), datum())
 

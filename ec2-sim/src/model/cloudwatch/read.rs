@@ -81,7 +81,7 @@ impl Metrics {
             return Err(invalid("The parameter StartTime must be less than the parameter EndTime."));
         }
         let window = window(start, end, get.period, "Period")?;
-        let asked = (window.end - window.start).div_ceil(window.period);
+        let asked = (end.0 - start.0) / window.period;
         if asked > MAX_STATISTICS {
             return Err(invalid_combination(format!(
                 "You have requested up to {asked} datapoints, which exceeds the limit of {MAX_STATISTICS}. You may \
@@ -241,7 +241,8 @@ fn window(start: Timestamp, end: Timestamp, period: Option<f64>, path: &str) -> 
         seconds as u64 * 1000
     } else {
         let message = format!(
-            "The parameter {path} must be a multiple of 60, of at most 86400; periods of less than a minute are not simulated."
+            "The parameter {path} must be a multiple of 60, of at most 86400; periods of less than a minute are not \
+             simulated."
         );
         return Err(invalid(message));
     };

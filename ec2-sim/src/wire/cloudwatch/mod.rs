@@ -21,7 +21,7 @@ use crate::model::{ApiError, cloudwatch};
 
 /// What stands for CloudWatch in paths and targets.
 const SERVICE: &str = "GraniteServiceVersion20100801";
-/// CloudWatch's Version parameter in the Query protocol, by which its requests are told from EC2's.
+/// CloudWatch's Version parameter in the Query protocol, which its requests have and EC2's do not.
 const VERSION: &str = "2010-08-01";
 /// The header that names the action in the JSON protocol.
 const TARGET: HeaderName = HeaderName::from_static("x-amz-target");

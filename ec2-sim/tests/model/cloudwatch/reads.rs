@@ -164,8 +164,8 @@ fn statistics_that_cannot_be_had_are_refused() {
             "{period}"
         );
     }
-    let end = all.end.unwrap();
-    let day = GetMetricStatistics { end: Some(all.start.unwrap().plus(1441 * MINUTE)), ..all.clone() };
+    let (start, end) = (all.start.unwrap(), all.end.unwrap());
+    let day = GetMetricStatistics { end: Some(start.plus(1441 * MINUTE)), ..all.clone() };
     assert_eq!(code(day), "InvalidParameterCombination", "more than 1,440 datapoints");
     assert_eq!(code(GetMetricStatistics { start: Some(end), ..all.clone() }), "InvalidParameterValue");
     assert_eq!(code(GetMetricStatistics { start: Some(end.plus(MINUTE)), ..all.clone() }), "InvalidParameterValue");
@@ -173,6 +173,14 @@ fn statistics_that_cannot_be_had_are_refused() {
     let percentile = vec!["p99".to_owned()];
     assert_eq!(code(GetMetricStatistics { statistics: percentile, ..all.clone() }), "InvalidParameterValue");
     assert_eq!(code(GetMetricStatistics { start: None, ..all }), "MissingParameter");
+}
+
+#[test]
+fn a_day_of_minutes_can_be_had_from_any_second_on() {
+    let mut model = five_minutes();
+    let start = before(&model, 5 * MINUTE).plus(Duration::from_secs(30));
+    let day = GetMetricStatistics { start: Some(start), end: Some(start.plus(1440 * MINUTE)), ..whole(&model) };
+    assert_eq!(statistics(&mut model, day).unwrap().len(), 5);
 }
 
 #[test]
