@@ -51,8 +51,9 @@ build: ## Build all binaries; the plugin once more in its own small profile
 images: build ## Build the container images (OCI archives for `ctr images import`) without a Docker engine: target/images
 	@$(OUT)/release/images target/images
 .PHONY: generate
-generate: ## Write the generated files anew: CRDs, and the manifest of the chart
+generate: ## Write the generated files anew: CRDs, the tables of docs/metrics.md, and the manifest of the chart
 	cargo run $(filter-out --workspace,$(FLAGS)) -q -p enipool-crds --bin crdgen
+	ENIPOOL_WRITE_DOCS=1 cargo test $(FLAGS) -q --lib -- the_page_of_metrics
 	$(MAKE) manifest
 .PHONY: manifest
 manifest: ## Write deploy/enipool.yaml anew: the chart as one manifest (needs `make tools`)
@@ -113,6 +114,12 @@ test-api-server: build ## The operator against a real API server, which is start
 	@tests/e2e/tools/install.sh api-server >/dev/null
 	cargo test $(FLAGS) --test apiserver --no-run
 	$(OUT)/release/cluster api-server -- cargo test $(FLAGS) --test apiserver -- --ignored
+.PHONY: test-cloudwatch
+test-cloudwatch: build ## The operator sends the cluster's metrics to moto, and boto3 reads them (a real API server is started for it)
+	@$(NEEDS) --install programs wire
+	@tests/e2e/tools/install.sh api-server >/dev/null
+	EC2_SIM_BIN=$(abspath $(OUT))/release/ec2-sim OPERATOR_BIN=$(abspath $(OUT))/release/enipool-operator PATH=$(BIN):$$PATH \
+		$(OUT)/release/cluster api-server -- operator/tests/cloudwatch/run.sh
 .PHONY: test-harness
 test-harness: needs-cluster tools build ## The cluster harness itself, and the plugin under the reference runtime (root)
 	cargo test $(FLAGS) --test harness --test cni -- --ignored

@@ -11,7 +11,7 @@ use aws_config::timeout::TimeoutConfig;
 use aws_config::{AppName, BehaviorVersion, Region};
 use aws_smithy_http_client::tls::{Provider, rustls_provider::CryptoMode};
 
-use crate::{AwsEc2, AwsImds};
+use crate::{AwsCloudWatch, AwsEc2, AwsImds};
 
 /// Longest wait for a TCP and TLS connection: the endpoint is in the same region.
 const CONNECT_TIME_MAX: Duration = Duration::from_secs(3);
@@ -41,6 +41,7 @@ impl Options {
 #[derive(Debug, Clone)]
 pub struct Aws {
     pub ec2: AwsEc2,
+    pub cloudwatch: AwsCloudWatch,
     pub imds: AwsImds,
     pub region: String,
 }
@@ -95,6 +96,7 @@ pub async fn connect(options: Options) -> Result<Aws, ConnectError> {
         .await;
     Ok(Aws {
         ec2: AwsEc2::new(aws_sdk_ec2::Client::new(&shared)),
+        cloudwatch: AwsCloudWatch::new(aws_sdk_cloudwatch::Client::new(&shared)),
         imds: AwsImds::new(imds),
         region: region.to_string(),
     })

@@ -12,9 +12,10 @@ use ec2_sim::model::request::RunInstances;
 use ec2_sim::server::{self, Handle, ImdsGuard};
 use ec2_sim::{FaultKind, FaultRule, Request, Response, SimConfig};
 use enipool_cloud::{Aws, Options, connect};
+use enipool_pool::cloudwatch::{CloudWatch, CloudWatchErrorKind, Datum, METRICS_PER_REQUEST, Unit};
 use enipool_pool::ec2::{CreateEni, Ec2, Ec2ErrorKind, EniFilter, EniStatus, Selector, Supply, Tags};
 use enipool_pool::imds::{Imds, ImdsError};
-use enipool_pool::{ClientToken, EniId, InstanceId, InstanceType, SubnetId};
+use enipool_pool::{ClientToken, EniId, InstanceId, InstanceType, SubnetId, Timestamp};
 
 const EC2_ADDRESS: &str = "ENIPOOL_TEST_EC2_ADDRESS";
 const IMDS_ADDRESS: &str = "ENIPOOL_TEST_IMDS_ADDRESS";
@@ -37,6 +38,7 @@ fn in_its_own_process(test: &str) {
         .args(["--ignored", "--exact", test, "--nocapture"])
         .env_clear()
         .env("AWS_ENDPOINT_URL_EC2", format!("http://{ec2}"))
+        .env("AWS_ENDPOINT_URL_CLOUDWATCH", format!("http://{ec2}"))
         .env("AWS_EC2_METADATA_SERVICE_ENDPOINT", format!("http://{imds}"))
         .env(EC2_ADDRESS, ec2.to_string())
         .env(IMDS_ADDRESS, imds.to_string())
@@ -54,6 +56,11 @@ fn an_eni_lives_from_create_to_delete() {
 #[test]
 fn each_failure_is_of_the_kind_that_says_what_to_do() {
     in_its_own_process("scenario_failures");
+}
+
+#[test]
+fn cloudwatch_gets_each_value_with_its_time_and_unit() {
+    in_its_own_process("scenario_cloudwatch");
 }
 
 #[test]
@@ -111,7 +118,7 @@ fn creation(site: &Site, token: &str, supply: Supply) -> CreateEni {
 #[ignore = "started by an_eni_lives_from_create_to_delete"]
 async fn scenario_life_of_an_eni() {
     let site = site(true).await;
-    let Aws { ec2, imds, region } = &site.aws;
+    let Aws { ec2, imds, region, .. } = &site.aws;
     assert_eq!(region, "eu-west-1", "IMDS says it");
 
     let identity = imds.identity().await.unwrap();
@@ -234,4 +241,60 @@ async fn scenario_without_credentials() {
     let error = site.aws.ec2.describe_instances(std::slice::from_ref(&site.instance)).await.unwrap_err();
     assert_eq!(error.kind, Ec2ErrorKind::Credentials, "{error}");
     assert!(matches!(site.aws.imds.identity().await, Err(ImdsError::Unavailable(_))));
+}
+
+/// As many values as one request may hold, of which the last one is `value`.
+fn full_request(value: f64, at: Timestamp) -> Vec<Datum> {
+    let datum = |n: usize| Datum {
+        name: "subnetFreeAddresses",
+        dimensions: vec![("CLUSTER_ID", "prod".into()), ("SUBNET_ID", format!("subnet-{n}"))],
+        value,
+        unit: Unit::Count,
+        at,
+    };
+    (0..METRICS_PER_REQUEST).map(datum).collect()
+}
+
+#[tokio::test]
+#[ignore = "started by cloudwatch_gets_each_value_with_its_time_and_unit"]
+async fn scenario_cloudwatch() {
+    let site = site(true).await;
+    let cloudwatch = &site.aws.cloudwatch;
+    let at = site.sim.model().with(|model| model.now());
+    let latency = Datum {
+        name: "awsAPILatency",
+        dimensions: vec![("CLUSTER_ID", "prod".into())],
+        value: 250.5,
+        unit: Unit::Milliseconds,
+        at: Timestamp(at.0 - 60_000),
+    };
+    cloudwatch.put_metric_data("Kubernetes", &[latency]).await.unwrap();
+    // Over 10 kB, so it goes compressed.
+    cloudwatch.put_metric_data("Kubernetes", &full_request(7.0, at)).await.unwrap();
+    site.sim.model().with(|model| {
+        let metrics = model.metrics();
+        assert_eq!(metrics.iter().count(), 1 + METRICS_PER_REQUEST);
+        let (id, metric) = metrics.iter().find(|(id, _)| id.name == "awsAPILatency").unwrap();
+        assert_eq!(
+            (id.namespace.as_str(), id.dimensions.as_slice()),
+            ("Kubernetes", &[("CLUSTER_ID".into(), "prod".into())][..])
+        );
+        let last = metric.last();
+        assert_eq!((last.value, last.unit.as_str(), last.at), (250.5, "Milliseconds", Timestamp(at.0 - 60_000)));
+    });
+    let inject = |fault| site.sim.model().with(|model| model.inject(FaultRule::next(fault, "PutMetricData", 1)));
+    for (fault, kind) in [
+        (FaultKind::Throttle, CloudWatchErrorKind::Throttled),
+        (FaultKind::Denied, CloudWatchErrorKind::AccessDenied),
+        (FaultKind::InternalError, CloudWatchErrorKind::Internal),
+        (FaultKind::Unavailable, CloudWatchErrorKind::Internal),
+        (FaultKind::AnswerLost, CloudWatchErrorKind::NoAnswer),
+        (FaultKind::RequestLost, CloudWatchErrorKind::NoAnswer),
+    ] {
+        inject(fault.clone());
+        let error = cloudwatch.put_metric_data("Kubernetes", &full_request(1.0, at)).await.unwrap_err();
+        assert_eq!(error.kind, kind, "{fault:?}: {error}");
+    }
+    let refused = cloudwatch.put_metric_data("AWS/EC2", &full_request(1.0, at)).await.unwrap_err();
+    assert_eq!(refused.kind, CloudWatchErrorKind::Refused, "{refused}");
 }

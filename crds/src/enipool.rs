@@ -251,13 +251,17 @@ pub struct ENIPoolStatus {
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub action_in_progress: Option<String>,
 
-    /// EC2 calls that failed since the agent started, throttled ones not included.
+    /// EC2 calls that failed since the agent started, the throttled ones included.
     #[serde(default)]
     pub errors: i64,
 
     /// EC2 calls refused for their rate since the agent started.
     #[serde(default)]
     pub throttles: i64,
+
+    /// What the agent has counted since it started. Changes at most every 10 s where nothing else does.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub counters: Option<Counters>,
 
     /// The last EC2 call that failed.
     #[serde(rename = "lastEC2Error", default, skip_serializing_if = "Option::is_none")]
@@ -322,6 +326,54 @@ pub struct AddressCounts {
     pub cooling: i32,
     /// A pod gets one of these at once.
     pub available: i32,
+}
+
+/// What an agent has counted. Each number only grows until the agent starts again and counts from 0.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize, KubeSchema)]
+#[serde(rename_all = "camelCase")]
+pub struct Counters {
+    /// When the agent began to count. Another time means that every number began again at 0.
+    pub since: Time,
+    /// CNI ADDs, the failed ones included.
+    #[serde(default)]
+    #[schemars(range(min = 0, max = 9_007_199_254_740_991_i64))]
+    pub adds: i64,
+    /// CNI DELs, the failed ones included.
+    #[serde(default)]
+    #[schemars(range(min = 0, max = 9_007_199_254_740_991_i64))]
+    pub dels: i64,
+    /// CNI ADDs that failed because there was no address.
+    #[serde(default)]
+    #[schemars(range(min = 0, max = 9_007_199_254_740_991_i64))]
+    pub adds_without_address: i64,
+    /// CNI calls and writes of this status that failed.
+    #[serde(default)]
+    #[schemars(range(min = 0, max = 9_007_199_254_740_991_i64))]
+    pub failures: i64,
+    /// EC2 calls that ended, the failed ones included.
+    #[serde(rename = "ec2Calls", default)]
+    #[schemars(range(min = 0, max = 9_007_199_254_740_991_i64))]
+    pub ec2_calls: i64,
+    /// EC2 calls that failed, the throttled ones included.
+    #[serde(rename = "ec2Errors", default)]
+    #[schemars(range(min = 0, max = 9_007_199_254_740_991_i64))]
+    pub ec2_errors: i64,
+    /// Milliseconds that all EC2 calls took together.
+    #[serde(rename = "ec2Milliseconds", default)]
+    #[schemars(range(min = 0, max = 9_007_199_254_740_991_i64))]
+    pub ec2_milliseconds: i64,
+    /// ENIs that left the instance while the pool used them.
+    #[serde(rename = "lostENIs", default)]
+    #[schemars(range(min = 0, max = 9_007_199_254_740_991_i64))]
+    pub lost_enis: i64,
+    /// Addresses that EC2 took away while a pod used them.
+    #[serde(rename = "lostIPs", default)]
+    #[schemars(range(min = 0, max = 9_007_199_254_740_991_i64))]
+    pub lost_ips: i64,
+    /// Differences between ledger, kernel and EC2 that were found and settled.
+    #[serde(default)]
+    #[schemars(range(min = 0, max = 9_007_199_254_740_991_i64))]
+    pub reconciled: i64,
 }
 
 /// Where an ENI is in its life: `Created` (not attached yet), `Attached` (device or routes not set up yet), `Ready` (serves

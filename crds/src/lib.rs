@@ -18,8 +18,8 @@ pub use class::{
 };
 pub use condition::{ConditionType, Reason};
 pub use enipool::{
-    AddressCounts, Allocation, Capacity, ENIPool, ENIPoolSpec, ENIPoolStatus, EniState, EniStatus, InstanceStatus,
-    IntentStatus, LastEc2Error, Operations,
+    AddressCounts, Allocation, Capacity, Counters, ENIPool, ENIPoolSpec, ENIPoolStatus, EniState, EniStatus,
+    InstanceStatus, IntentStatus, LastEc2Error, Operations,
 };
 pub use settings::{Addressing, TargetFields};
 

@@ -54,6 +54,11 @@ agent_gets ENABLE_BANDWIDTH_PLUGIN false
 agent_gets ENABLE_BANDWIDTH_PLUGIN true --set agent.chainedPlugins.bandwidth=true
 agent_gets WARM_IP_TARGET 5 --set env.WARM_IP_TARGET=5
 agent_gets AWS_VPC_K8S_CNI_EXTERNALSNAT true --set env.AWS_VPC_K8S_CNI_EXTERNALSNAT=true
+refused clusterName --set cloudWatch.enabled=true
+refused cloudWatch --set cloudWatch.enabeld=true
+refused interval --set metrics.interval=5
+render --set cloudWatch.enabled=true --set clusterName=prod | grep -A1 'name: CLOUDWATCH_CLUSTER_ID' | grep -q '"prod"' || fail "CloudWatch does not get the cluster's name"
+render --set clusterName=prod | grep -q 'name: CLOUDWATCH' && fail "CloudWatch is on by default"
 deploy/helm/manifest.sh --check || failed=1
 if [ -n "${ENIPOOL_TEST_KUBECONFIG:-}" ]; then
     # A dry run makes no namespace, and nothing is taken into one that does not exist.

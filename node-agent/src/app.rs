@@ -102,6 +102,7 @@ pub async fn run<E: Ec2, I: Imds>(args: RunArgs, ec2: E, imds: I) -> Result<(), 
     let serving = readiness.gate("pool");
     let mut registry = Registry::default();
     let metrics = Metrics::register(&mut registry);
+    let counting_since = now();
     let listener =
         TcpListener::bind(args.listen).await.map_err(|source| AppError::Listen { address: args.listen, source })?;
 
@@ -181,7 +182,8 @@ pub async fn run<E: Ec2, I: Imds>(args: RunArgs, ec2: E, imds: I) -> Result<(), 
         let (tellings, events) = mpsc::channel(publish::QUEUE);
         let token = shutdown.token();
         shutdown.spawn(publish::collect(pool.snapshot(), dataplane.drift(), clock, tellings, token));
-        let link = ApiLink { node, zone, flags, pool: pool.clone(), host: host_wishes, file, metrics, events };
+        let link =
+            ApiLink { node, zone, flags, pool: pool.clone(), host: host_wishes, file, metrics, counting_since, events };
         shutdown.spawn(link.run(seen, seen_by_writer, shutdown.token()));
     }
 
@@ -300,6 +302,7 @@ struct ApiLink {
     host: watch::Sender<crate::status::wishes::HostWishes>,
     file: WishesFile,
     metrics: Metrics,
+    counting_since: Timestamp,
     events: mpsc::Receiver<Telling>,
 }
 
@@ -327,6 +330,7 @@ impl ApiLink {
             snapshots: self.pool.snapshot(),
             seen: seen_by_writer,
             metrics: self.metrics,
+            counting_since: self.counting_since,
         };
         let intake = Intake {
             client,

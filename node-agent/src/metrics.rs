@@ -7,7 +7,7 @@ pub mod pool;
 #[cfg(test)]
 mod text;
 
-pub use aws::older_type;
+pub use aws::{Totals, older_type};
 
 use std::sync::Arc;
 use std::time::Duration;
@@ -192,6 +192,11 @@ impl Metrics {
     /// Something of ours in the kernel was changed by somebody else and put right. `kind` is one of a closed set.
     pub fn drift_repaired(&self, kind: &'static str) {
         self.0.drift_repaired.get_or_create(&KindLabel { kind }).inc();
+    }
+
+    /// What was counted so far, for the ENIPool's status.
+    pub fn totals(&self) -> Totals {
+        self.0.aws.totals()
     }
 
     pub fn status_write(&self, ok: bool) {

@@ -85,11 +85,12 @@ fn run(mut command: Command) -> Output {
 }
 
 fn is_root() -> bool {
-    let root = nix::unistd::geteuid().is_root();
-    if !root {
-        eprintln!("left out: tests of the support script (it needs root)");
+    // It asks the kernel for links, rules and routes.
+    let can = nix::unistd::geteuid().is_root() && std::env::var_os("ENIPOOL_NO_NETNS").is_none();
+    if !can {
+        eprintln!("left out: tests of the support script (it needs root, and a kernel whose network answers)");
     }
-    root
+    can
 }
 
 fn files_below(folder: &Path) -> Vec<PathBuf> {

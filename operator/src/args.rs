@@ -40,6 +40,19 @@ pub struct Args {
     #[arg(long, env = "EC2_SHARE", default_value_t = 80, value_parser = clap::value_parser!(u32).range(1..=100))]
     pub ec2_share: u32,
 
+    /// Send the cluster's metrics to CloudWatch, namespace Kubernetes. Needs --cluster-name or --cloudwatch-cluster-id, and
+    /// the IAM permission cloudwatch:PutMetricData.
+    #[arg(long, env = "CLOUDWATCH", default_value_t = false, action = clap::ArgAction::Set)]
+    pub cloudwatch: bool,
+
+    /// Value of CloudWatch's dimension CLUSTER_ID. Empty: the name of the cluster.
+    #[arg(long, env = "CLOUDWATCH_CLUSTER_ID", default_value = "")]
+    pub cloudwatch_cluster_id: String,
+
+    /// Seconds between two rounds of the cluster's metrics in the log and in CloudWatch.
+    #[arg(long, env = "METRICS_INTERVAL", default_value_t = 60, value_parser = clap::value_parser!(u64).range(10..=3600))]
+    pub metrics_interval: u64,
+
     /// Where /live, /ready and /metrics are served.
     #[arg(long, env = "ADMIN_ADDRESS", default_value = "0.0.0.0:61682")]
     pub admin_address: SocketAddr,
@@ -52,6 +65,26 @@ pub struct Args {
     #[arg(long, env = "LOG_LEVEL", default_value = "info", value_parser = logging::filter)]
     pub log_level: String,
 }
+
+impl Args {
+    /// What CloudWatch calls the cluster; `None` while CloudWatch is off.
+    ///
+    /// # Errors
+    /// When CloudWatch is on and the cluster has no name.
+    pub fn cloudwatch_cluster(&self) -> Result<Option<&str>, NoClusterName> {
+        let names = [self.cloudwatch_cluster_id.as_str(), self.cluster_name.as_str()];
+        match (self.cloudwatch, names.into_iter().find(|name| !name.is_empty())) {
+            (false, _) => Ok(None),
+            (true, Some(name)) => Ok(Some(name)),
+            (true, None) => Err(NoClusterName),
+        }
+    }
+}
+
+/// CloudWatch is on, and the cluster has no name there.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, thiserror::Error)]
+#[error("--cloudwatch needs --cluster-name or --cloudwatch-cluster-id: the metrics of two clusters would be one")]
+pub struct NoClusterName;
 
 fn not_empty(text: &str) -> Result<String, String> {
     if text.is_empty() { Err("must not be empty".into()) } else { Ok(text.into()) }
@@ -75,12 +108,28 @@ mod tests {
             ("--log-format", "loud"),
             ("--log-level", "operator=loud"),
             ("--namespace", ""),
+            ("--cloudwatch", "yes"),
+            ("--metrics-interval", "9"),
             ("--default-class-file", "/no/such/file"),
         ] {
             let error = Args::try_parse_from(["enipool-operator", "--identity", "a", flag, value]).unwrap_err();
             assert!(error.to_string().contains(flag), "{error}");
         }
         assert!(Args::try_parse_from(["enipool-operator", "--identity", ""]).is_err());
+    }
+
+    #[test]
+    fn cloudwatch_needs_a_name_for_the_cluster() {
+        let cluster = |flags: &[&str]| {
+            let flags = ["enipool-operator", "--identity", "a"].iter().chain(flags);
+            let args = Args::try_parse_from(flags).unwrap();
+            args.cloudwatch_cluster().map(|cluster| cluster.map(str::to_owned))
+        };
+        assert_eq!(cluster(&["--cluster-name", "prod"]), Ok(None));
+        assert_eq!(cluster(&["--cloudwatch", "true"]), Err(NoClusterName));
+        assert_eq!(cluster(&["--cloudwatch", "true", "--cluster-name", "prod"]), Ok(Some("prod".into())));
+        let both = ["--cloudwatch", "true", "--cluster-name", "prod", "--cloudwatch-cluster-id", "old"];
+        assert_eq!(cluster(&both), Ok(Some("old".into())));
     }
 
     #[test]

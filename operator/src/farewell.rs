@@ -17,7 +17,7 @@ use serde_json::json;
 use tokio_util::sync::CancellationToken;
 
 use crate::kubernetes::call;
-use crate::metrics::Metrics;
+use crate::metrics::{Metrics, NODE_GONE};
 use crate::planning::INSTANCE_ANNOTATION;
 use crate::world::World;
 
@@ -152,7 +152,7 @@ async fn clear<E: Ec2>(ec2: &E, metrics: &Metrics, instance: &InstanceId) -> Res
                 metrics.called(Action::DeleteNetworkInterface, &answer);
                 match answer {
                     Ok(()) => {
-                        metrics.deleted("node_gone");
+                        metrics.deleted(NODE_GONE);
                         tracing::info!(%eni, %instance, "deleted an ENI of a node that is gone");
                     }
                     Err(error) if error.kind == Ec2ErrorKind::EniNotFound => {}

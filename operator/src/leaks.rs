@@ -15,7 +15,7 @@ use k8s_openapi::jiff::Timestamp;
 use tokio_util::sync::CancellationToken;
 
 use crate::farewell::INSTANCE_TAG;
-use crate::metrics::Metrics;
+use crate::metrics::{LEAKED, Metrics};
 use crate::world::World;
 
 /// The tag with the name of the cluster.
@@ -121,7 +121,7 @@ async fn round<E: Ec2>(
         metrics.called(Action::DeleteNetworkInterface, &answer);
         match answer {
             Ok(()) => {
-                metrics.deleted("leaked");
+                metrics.deleted(LEAKED);
                 tracing::info!(%eni, "deleted a leaked ENI");
             }
             Err(error) if error.kind == Ec2ErrorKind::EniNotFound => {}

@@ -2,12 +2,13 @@
 //! whose node is gone.
 //!
 //! Watches fill [`world`]; [`planning`] turns it into the fleet planner's snapshot and its answer into server-side
-//! applies; [`farewell`] and [`leaks`] delete ENIs. Only the leader does any of this. Decisions are `enipool-pool`'s;
+//! applies; [`farewell`] and [`leaks`] delete ENIs; [`cluster_metrics`] sums up for Prometheus and CloudWatch. Only the leader does any of this. Decisions are `enipool-pool`'s;
 //! EC2 is reached through its port only, so nothing here names AWS.
 
 pub mod args;
 pub mod class;
 pub mod class_status;
+pub mod cluster_metrics;
 pub mod default_class;
 pub mod farewell;
 pub mod kubernetes;
@@ -21,4 +22,4 @@ pub mod watches;
 pub mod world;
 
 pub use args::Args;
-pub use run::run;
+pub use run::{Aws, run};

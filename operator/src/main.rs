@@ -3,7 +3,7 @@
 use anyhow::Context as _;
 use enipool_cloud::Options;
 use enipool_daemon::{LogOptions, Shutdown, arguments, logging};
-use enipool_operator::{Args, run};
+use enipool_operator::{Args, Aws, run};
 
 #[tokio::main]
 async fn main() -> anyhow::Result<()> {
@@ -20,5 +20,6 @@ async fn main() -> anyhow::Result<()> {
     let aws = enipool_cloud::connect(Options::new("enipool-operator")).await?;
     tracing::info!(version = env!("CARGO_PKG_VERSION"), region = %aws.region, "operator starts");
     // On the heap: a hundred kilobytes would be the main thread's stack.
-    Box::pin(run(args, client, aws.ec2, shutdown)).await
+    let aws = Aws { ec2: aws.ec2, cloudwatch: aws.cloudwatch };
+    Box::pin(run(args, client, aws, shutdown)).await
 }

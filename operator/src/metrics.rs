@@ -1,8 +1,10 @@
-//! The operator's metrics. Labels come from closed sets; no node, pod or ENI is ever one.
+//! The metrics of the operator's own process; those of the cluster are in `cluster_metrics`. Labels come from closed sets; no node, pod or ENI is ever one.
 
 use std::sync::atomic::AtomicU64;
+use std::sync::{Arc, Mutex, PoisonError};
 use std::time::Duration;
 
+use enipool_pool::cloudwatch::{CloudWatchError, CloudWatchErrorKind};
 use enipool_pool::ec2::{Action, Ec2Error};
 use prometheus_client::encoding::EncodeLabelSet;
 use prometheus_client::metrics::counter::Counter;
@@ -12,6 +14,11 @@ use prometheus_client::metrics::histogram::Histogram;
 use prometheus_client::registry::{Registry, Unit};
 
 use crate::kubernetes::CallError;
+
+/// Why an ENI was deleted: its node is gone.
+pub const NODE_GONE: &str = "node_gone";
+/// Why an ENI was deleted: no node owns it.
+pub const LEAKED: &str = "leaked";
 
 #[derive(Debug, Clone, PartialEq, Eq, Hash, EncodeLabelSet)]
 struct Kind {
@@ -24,16 +31,9 @@ struct Outcome {
     outcome: &'static str,
 }
 
-/// Figures of the fleet after a plan.
-#[derive(Debug, Clone, Copy, Default, PartialEq, Eq)]
-pub struct FleetFigures {
-    pub nodes: u64,
-    pub pods: u64,
-    pub demand: u64,
-    pub allocated: u64,
-    pub held: u64,
-    pub withheld: u64,
-    pub waiting: u64,
+#[derive(Debug, Clone, PartialEq, Eq, Hash, EncodeLabelSet)]
+struct OutcomeOnly {
+    outcome: &'static str,
 }
 
 /// Cheap to clone.
@@ -45,15 +45,12 @@ pub struct Metrics {
     plan_seconds: Histogram,
     api_writes: Family<Outcome, Counter>,
     ec2_calls: Family<Outcome, Counter>,
-    nodes: Gauge<u64, AtomicU64>,
-    pods: Gauge<u64, AtomicU64>,
-    demand: Gauge<u64, AtomicU64>,
-    allocated: Gauge<u64, AtomicU64>,
-    held: Gauge<u64, AtomicU64>,
-    withheld: Gauge<u64, AtomicU64>,
-    waiting: Gauge<u64, AtomicU64>,
     deleted_enis: Family<Kind, Counter>,
-    leaked_enis: Gauge,
+    summed_up_seconds: Histogram,
+    cloudwatch_requests: Family<OutcomeOnly, Counter>,
+    cloudwatch_dropped: Gauge<u64, AtomicU64>,
+    /// Shown by the table of the cluster's metrics.
+    leaked_enis: Arc<Mutex<Option<u64>>>,
 }
 
 impl Metrics {
@@ -67,15 +64,11 @@ impl Metrics {
             plan_seconds: Histogram::new([0.0001, 0.0005, 0.001, 0.005, 0.01, 0.05, 0.1, 0.5, 1.0, 5.0]),
             api_writes: Family::default(),
             ec2_calls: Family::default(),
-            nodes: Gauge::default(),
-            pods: Gauge::default(),
-            demand: Gauge::default(),
-            allocated: Gauge::default(),
-            held: Gauge::default(),
-            withheld: Gauge::default(),
-            waiting: Gauge::default(),
             deleted_enis: Family::default(),
-            leaked_enis: Gauge::default(),
+            summed_up_seconds: Histogram::new([0.0001, 0.0005, 0.001, 0.005, 0.01, 0.05, 0.1, 0.5]),
+            cloudwatch_requests: Family::default(),
+            cloudwatch_dropped: Gauge::default(),
+            leaked_enis: Arc::default(),
         };
         registry.register("leader", "1 while this replica leads", metrics.leader.clone());
         registry.register("watch_errors", "Watches interrupted, by kind", metrics.watch_errors.clone());
@@ -88,19 +81,40 @@ impl Metrics {
         );
         registry.register("api_writes", "Writes to the API server, by object and outcome", metrics.api_writes.clone());
         registry.register("ec2_calls", "EC2 calls, by action and outcome", metrics.ec2_calls.clone());
-        registry.register("nodes", "Nodes that have a pool", metrics.nodes.clone());
-        registry.register("pods", "Pods bound to them that need an address", metrics.pods.clone());
-        registry.register("demand", "Of these, pods that have no address yet", metrics.demand.clone());
-        registry.register("allocated_addresses", "Addresses allocated to nodes", metrics.allocated.clone());
-        registry.register("held_addresses", "Addresses that nodes hold", metrics.held.clone());
-        registry.register(
-            "withheld_addresses",
-            "Addresses asked for that subnets cannot give",
-            metrics.withheld.clone(),
-        );
-        registry.register("waiting_pods", "Pods whose sandbox waits for an address", metrics.waiting.clone());
         registry.register("deleted_enis", "ENIs deleted, by why", metrics.deleted_enis.clone());
-        registry.register("leaked_enis", "Available ENIs of ours that no node owns", metrics.leaked_enis.clone());
+        registry.register_with_unit(
+            "cluster_metrics",
+            "Time to sum up the cluster's figures",
+            Unit::Seconds,
+            metrics.summed_up_seconds.clone(),
+        );
+        registry.register(
+            "cloudwatch_requests",
+            "PutMetricData requests, by outcome (ok, or the kind of error)",
+            metrics.cloudwatch_requests.clone(),
+        );
+        registry.register(
+            "cloudwatch_dropped_values",
+            "Values that were never sent to CloudWatch since this replica leads: refused, or too old in a full queue",
+            metrics.cloudwatch_dropped.clone(),
+        );
+        // Series exist from the start, so that a rate over them has no gap at the first event.
+        for kind in crate::world::KINDS {
+            drop(metrics.watch_errors.get_or_create(&Kind { kind }));
+            drop(metrics.invalid_objects.get_or_create(&Kind { kind }));
+        }
+        for what in ["allocation", "class_status", "finalizer", "pool"] {
+            drop(metrics.api_writes.get_or_create(&Outcome { what, outcome: "ok" }));
+        }
+        for action in [Action::DescribeSubnets, Action::DescribeNetworkInterfaces, Action::DeleteNetworkInterface] {
+            drop(metrics.ec2_calls.get_or_create(&Outcome { what: action.name(), outcome: "ok" }));
+        }
+        for kind in [NODE_GONE, LEAKED] {
+            drop(metrics.deleted_enis.get_or_create(&Kind { kind }));
+        }
+        for outcome in std::iter::once("ok").chain(CloudWatchErrorKind::ALL.map(CloudWatchErrorKind::label)) {
+            drop(metrics.cloudwatch_requests.get_or_create(&OutcomeOnly { outcome }));
+        }
         metrics
     }
 
@@ -116,15 +130,21 @@ impl Metrics {
         self.invalid_objects.get_or_create(&Kind { kind }).inc();
     }
 
-    pub fn planned(&self, took: Duration, fleet: FleetFigures) {
+    pub fn planned(&self, took: Duration) {
         self.plan_seconds.observe(took.as_secs_f64());
-        self.nodes.set(fleet.nodes);
-        self.pods.set(fleet.pods);
-        self.demand.set(fleet.demand);
-        self.allocated.set(fleet.allocated);
-        self.held.set(fleet.held);
-        self.withheld.set(fleet.withheld);
-        self.waiting.set(fleet.waiting);
+    }
+
+    pub fn summed_up(&self, took: Duration) {
+        self.summed_up_seconds.observe(took.as_secs_f64());
+    }
+
+    pub fn sent_to_cloudwatch(&self, answer: &Result<(), CloudWatchError>) {
+        let outcome = answer.as_ref().err().map_or("ok", |error| error.kind.label());
+        self.cloudwatch_requests.get_or_create(&OutcomeOnly { outcome }).inc();
+    }
+
+    pub fn dropped_for_cloudwatch(&self, values: u64) {
+        self.cloudwatch_dropped.set(values);
     }
 
     pub fn wrote<T>(&self, what: &'static str, answer: &Result<T, CallError>) {
@@ -137,12 +157,18 @@ impl Metrics {
         self.ec2_calls.get_or_create(&Outcome { what: action.name(), outcome }).inc();
     }
 
-    /// `why` is `node_gone` or `leaked`.
+    /// `why` is [`NODE_GONE`] or [`LEAKED`].
     pub fn deleted(&self, why: &'static str) {
         self.deleted_enis.get_or_create(&Kind { kind: why }).inc();
     }
 
     pub fn leaks(&self, count: usize) {
-        self.leaked_enis.set(i64::try_from(count).unwrap_or(i64::MAX));
+        *self.leaked_enis.lock().unwrap_or_else(PoisonError::into_inner) =
+            Some(u64::try_from(count).unwrap_or(u64::MAX));
+    }
+
+    /// ENIs that no node owns; `None` before they were looked for.
+    pub fn leaked_enis(&self) -> Option<u64> {
+        *self.leaked_enis.lock().unwrap_or_else(PoisonError::into_inner)
     }
 }

@@ -50,6 +50,20 @@ impl Network {
         self.subnets.values().map(stock).collect()
     }
 
+    /// One subnet of 10.0.0.0/16.
+    #[cfg(test)]
+    pub(crate) fn for_tests(id: &SubnetId, available_ips: u32, headroom: u32) -> Self {
+        let subnet = Subnet {
+            id: id.clone(),
+            vpc: "vpc-1".parse().unwrap(),
+            zone: Zone::new("eu-west-1a"),
+            cidr: enipool_pool::SubnetCidr("10.0.0.0/16".parse().unwrap()),
+            available_ips,
+            tags: BTreeMap::new(),
+        };
+        Self { subnets: [(id.clone(), subnet)].into(), headroom: [(id.clone(), headroom)].into(), ..Self::default() }
+    }
+
     pub fn headroom(&self, subnet: &SubnetId) -> u32 {
         self.headroom.get(subnet).copied().unwrap_or(0)
     }

@@ -20,7 +20,7 @@ use tokio::time::Instant;
 use tokio_util::sync::CancellationToken;
 
 use crate::kubernetes::{CallError, call};
-use crate::metrics::{FleetFigures, Metrics};
+use crate::metrics::Metrics;
 use crate::network::{Network, SharedNetwork};
 use crate::snapshot::{self, Planned, Snapshot};
 use crate::world::World;
@@ -132,7 +132,7 @@ impl Planning {
         };
         self.heed_throttles(&snapshot);
         let plan = self.plan(&snapshot);
-        self.metrics.planned(started.elapsed(), figures(&snapshot, &plan));
+        self.metrics.planned(started.elapsed());
 
         let (writes, inform_at) = self.due(&snapshot, &plan, &network);
         let mut next = started + RESYNC;
@@ -255,19 +255,6 @@ struct Write {
 fn now() -> Timestamp {
     let milliseconds = k8s_openapi::jiff::Timestamp::now().as_millisecond();
     Timestamp(u64::try_from(milliseconds).unwrap_or(0))
-}
-
-fn figures(snapshot: &Snapshot, plan: &FleetPlan) -> FleetFigures {
-    let sum = |figure: fn(&NodeAllocation) -> u32| plan.allocations.iter().map(|one| u64::from(figure(one))).sum();
-    FleetFigures {
-        nodes: u64::try_from(snapshot.planned.len() + snapshot.unknown.len()).unwrap_or(u64::MAX),
-        pods: sum(|one| one.pods),
-        demand: sum(|one| one.demand),
-        allocated: sum(|one| one.addresses),
-        held: snapshot.views.iter().map(|view| u64::from(view.addresses.total())).sum(),
-        withheld: plan.subnets.iter().map(|subnet| u64::from(subnet.withheld)).sum(),
-        waiting: snapshot.views.iter().map(|view| u64::from(view.waiting)).sum(),
-    }
 }
 
 /// The planner's answer as the API has it.

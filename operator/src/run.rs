@@ -5,9 +5,10 @@ use std::time::Duration;
 
 use anyhow::Context as _;
 use enipool_crds::ENIPoolClassSpec;
-use enipool_daemon::{AdminServer, Gate, Readiness, Shutdown, memory};
+use enipool_daemon::{AdminServer, Gate, OlderType, Readiness, Shutdown, memory};
 use enipool_pool::Timestamp;
 use enipool_pool::budget::Budget;
+use enipool_pool::cloudwatch::CloudWatch;
 use enipool_pool::ec2::Ec2;
 use k8s_controller::LeaderElection;
 use kube::Client;
@@ -16,6 +17,7 @@ use tokio::net::TcpListener;
 use tokio_util::sync::CancellationToken;
 
 use crate::args::Args;
+use crate::cluster_metrics::{self, ClusterMetrics, Exposed, Post};
 use crate::kubernetes::CallError;
 use crate::metrics::Metrics;
 use crate::network::SharedNetwork;
@@ -30,17 +32,32 @@ const LOOK_AGAIN: Duration = Duration::from_secs(1);
 /// Their plural names.
 const KINDS: [&str; 2] = ["enipools", "enipoolclasses"];
 
+/// The AWS services that the operator calls.
+#[derive(Debug)]
+pub struct Aws<E, C> {
+    pub ec2: E,
+    pub cloudwatch: C,
+}
+
 /// Runs until a signal, or until something breaks that a new start may mend (the Lease is lost, a watch ended).
-pub async fn run<E: Ec2>(args: Args, client: Client, ec2: E, shutdown: Shutdown) -> anyhow::Result<()> {
+pub async fn run<E: Ec2, C: CloudWatch>(
+    args: Args,
+    client: Client,
+    aws: Aws<E, C>,
+    shutdown: Shutdown,
+) -> anyhow::Result<()> {
+    args.cloudwatch_cluster()?;
     let class = args.default_class.clone();
     let mut registry = Registry::default();
     let metrics = Metrics::register(&mut registry);
+    let exposed = Exposed::default();
+    registry.register_collector(Box::new(exposed.clone()));
     let readiness = Readiness::new();
     let reachable = readiness.gate("api server");
     let listener = TcpListener::bind(args.admin_address)
         .await
         .with_context(|| format!("--admin-address {}", args.admin_address))?;
-    let admin = AdminServer::new(readiness).metrics(Arc::new(registry));
+    let admin = AdminServer::new(readiness).metrics_with_older_types(Arc::new(registry), older_type);
     shutdown.spawn_vital("admin server", admin.serve(listener, shutdown.token()));
     shutdown.spawn(memory::keep_small(shutdown.token()));
 
@@ -48,7 +65,7 @@ pub async fn run<E: Ec2>(args: Args, client: Client, ec2: E, shutdown: Shutdown)
         return shutdown.finish(GRACE).await.map_err(anyhow::Error::new);
     }
     let election = LeaderElection::new(client.clone(), &args.namespace, &args.lease, &args.identity);
-    let leading = lead(args, client, Arc::new(ec2), class, metrics, shutdown.clone());
+    let leading = lead(args, client, aws, class, (metrics, exposed), shutdown.clone());
     tokio::select! {
         () = shutdown.token().cancelled_owned() => {}
         outcome = election.with_lease(leading) => match outcome {
@@ -67,12 +84,12 @@ pub async fn run<E: Ec2>(args: Args, client: Client, ec2: E, shutdown: Shutdown)
 }
 
 /// Everything that only the leader does; dropped when the Lease is lost.
-async fn lead<E: Ec2>(
+async fn lead<E: Ec2, C: CloudWatch>(
     args: Args,
     client: Client,
-    ec2: Arc<E>,
+    aws: Aws<E, C>,
     class: Option<ENIPoolClassSpec>,
-    metrics: Metrics,
+    (metrics, exposed): (Metrics, Exposed),
     shutdown: Shutdown,
 ) -> anyhow::Result<()> {
     tracing::info!(identity = %args.identity, "leading");
@@ -85,8 +102,24 @@ async fn lead<E: Ec2>(
     let shared = SharedNetwork::default();
     let now = u64::try_from(k8s_openapi::jiff::Timestamp::now().as_millisecond()).unwrap_or(0);
     let budget = Arc::new(Mutex::new(Budget::published(args.ec2_share, Timestamp(now))));
-    let planning = Planning::new(client.clone(), world.clone(), shared.clone(), budget, metrics.clone());
+    let planning = Planning::new(client.clone(), world.clone(), shared.clone(), budget.clone(), metrics.clone());
+    let (ec2, cloudwatch) = (Arc::new(aws.ec2), Arc::new(aws.cloudwatch));
+    let cluster = args.cloudwatch_cluster()?.map(str::to_owned);
+    let post = cluster.is_some().then(Post::default);
+    let cluster_metrics = ClusterMetrics {
+        world: world.clone(),
+        network: shared.clone(),
+        budget,
+        metrics: metrics.clone(),
+        exposed,
+        post: post.clone(),
+        cluster: cluster.unwrap_or_default(),
+        namespace: args.namespace.clone(),
+        period: Duration::from_secs(args.metrics_interval),
+    };
     tokio::select! {
+        () = cluster_metrics.run(stop.clone()) => Ok(()),
+        () = publish(post, cloudwatch, metrics.clone(), stop.clone()) => Ok(()),
         outcome = watches::follow_all(client.clone(), world.clone(), metrics.clone()) => {
             outcome.map_err(anyhow::Error::msg)
         }
@@ -96,6 +129,19 @@ async fn lead<E: Ec2>(
         () = farewell::see_off(client, ec2.clone(), world.clone(), metrics.clone(), stop.clone()) => Ok(()),
         () = collect_leaks(ec2, args.cluster_name, world, metrics, stop) => Ok(()),
     }
+}
+
+/// Without CloudWatch there is nothing to publish; the rest goes on.
+async fn publish<C: CloudWatch>(post: Option<Post>, cloudwatch: Arc<C>, metrics: Metrics, stop: CancellationToken) {
+    match post {
+        Some(post) => post.run(cloudwatch, metrics, stop).await,
+        None => stop.cancelled().await,
+    }
+}
+
+/// The metrics helper's counters have names that OpenMetrics does not take for counters.
+fn older_type(name: &str) -> OlderType {
+    if cluster_metrics::is_counter(name) { OlderType::Counter } else { OlderType::Untyped }
 }
 
 /// The collector ends at once when no cluster name is set; the rest goes on.

@@ -37,6 +37,17 @@ struct BoundPod {
     host_network: bool,
 }
 
+/// An agent's pod.
+#[derive(Debug)]
+struct AgentPod {
+    node: Arc<str>,
+    ready: bool,
+}
+
+/// The labels of agents' pods, as the chart sets them.
+const AGENT_LABELS: [(&str, &str); 2] =
+    [("app.kubernetes.io/name", "enipool"), ("app.kubernetes.io/component", "agent")];
+
 /// Everything, under the lock.
 #[derive(Debug, Default)]
 pub struct State {
@@ -44,6 +55,8 @@ pub struct State {
     pub pools: HashMap<Arc<str>, Arc<ENIPool>>,
     pub classes: BTreeMap<Arc<str>, Arc<ENIPoolClass>>,
     pods: HashMap<Arc<str>, BoundPod>,
+    /// Pods of agents by `namespace/name`.
+    agents: HashMap<Arc<str>, AgentPod>,
     pod_counts: HashMap<Arc<str>, PodCount>,
     synced: HashSet<&'static str>,
 }
@@ -91,6 +104,14 @@ impl State {
 
     pub fn pods_on(&self, node: &str) -> PodCount {
         self.pod_counts.get(node).copied().unwrap_or_default()
+    }
+
+    /// Nodes whose agent, a pod of this namespace, is ready. Kubernetes turns the readiness of all pods of a node off when
+    /// the node does not answer.
+    pub fn nodes_with_ready_agent(&self, namespace: &str) -> HashSet<Arc<str>> {
+        let ours = |key: &str| key.split_once('/').is_some_and(|(found, _)| found == namespace);
+        let ready = self.agents.iter().filter(|(key, agent)| agent.ready && ours(key));
+        ready.map(|(_, agent)| agent.node.clone()).collect()
     }
 
     /// Takes a pool as the API server has it; an older version than the one we know is late news from the watch.
@@ -146,7 +167,8 @@ impl Watched for core::Pod {
         Self::remove(&key, state);
         let Some(spec) = self.spec else { return };
         let Some(node) = spec.node_name.filter(|node| !node.is_empty()) else { return };
-        let phase = self.status.and_then(|status| status.phase);
+        let status = self.status.unwrap_or_default();
+        let phase = status.phase;
         if matches!(phase.as_deref(), Some("Succeeded" | "Failed")) {
             return;
         }
@@ -161,10 +183,17 @@ impl Watched for core::Pod {
         } else {
             count.addressed += 1;
         }
+        let labels = self.metadata.labels.unwrap_or_default();
+        if AGENT_LABELS.iter().all(|(name, value)| labels.get(*name).is_some_and(|found| found == value)) {
+            let is_ready = |condition: &core::PodCondition| condition.type_ == "Ready" && condition.status == "True";
+            let ready = status.conditions.unwrap_or_default().iter().any(is_ready);
+            state.agents.insert(key.clone(), AgentPod { node: node.clone(), ready });
+        }
         state.pods.insert(key, BoundPod { node, host_network });
     }
 
     fn remove(key: &str, state: &mut State) {
+        state.agents.remove(key);
         let Some(pod) = state.pods.remove(key) else { return };
         let Some(count) = state.pod_counts.get_mut(&pod.node) else { return };
         if pod.host_network {
@@ -269,6 +298,28 @@ mod tests {
         core::Pod::remove("d/b", &mut state);
         assert_eq!(state.pods_on("n"), PodCount::default());
         assert!(state.pod_counts.is_empty(), "a node without pods leaves nothing behind");
+    }
+
+    #[test]
+    fn an_agent_is_ready_while_its_pod_in_the_namespace_is() {
+        let agent = |ready: &str| -> core::Pod {
+            serde_json::from_value(json!({
+                "metadata": {"name": "agent", "labels": {
+                    "app.kubernetes.io/name": "enipool", "app.kubernetes.io/component": "agent"}},
+                "spec": {"containers": [], "nodeName": "n", "hostNetwork": true},
+                "status": {"phase": "Running", "conditions": [{"type": "Ready", "status": ready}]},
+            }))
+            .unwrap()
+        };
+        let mut state = State::default();
+        put(&mut state, "kube-system/agent", agent("True"));
+        assert!(state.nodes_with_ready_agent("kube-system").contains("n"));
+        assert!(state.nodes_with_ready_agent("default").is_empty(), "anybody may copy labels elsewhere");
+        put(&mut state, "kube-system/agent", agent("False"));
+        assert!(state.nodes_with_ready_agent("kube-system").is_empty());
+        put(&mut state, "kube-system/agent", agent("True"));
+        core::Pod::remove("kube-system/agent", &mut state);
+        assert!(state.nodes_with_ready_agent("kube-system").is_empty());
     }
 
     #[test]

@@ -7,6 +7,7 @@
 pub mod address;
 pub mod budget;
 pub mod capacity;
+pub mod cloudwatch;
 pub mod ec2;
 pub mod eni;
 pub mod fleet;
@@ -14,6 +15,7 @@ pub mod id;
 pub mod imds;
 pub mod ledger;
 pub mod node;
+pub mod runway;
 pub mod targets;
 pub mod time;
 

@@ -6,11 +6,9 @@
 use aws_sdk_ec2::error::{ProvideErrorMetadata, SdkError};
 use aws_sdk_ec2::operation::RequestId;
 use aws_smithy_runtime_api::client::orchestrator::HttpResponse;
-use aws_smithy_types::error::display::DisplayErrorContext;
 use enipool_pool::ec2::{Action, Ec2Error, Ec2ErrorKind, Supply};
 
-/// Longest text of an error that is passed on: it ends up in a status and in logs.
-const MESSAGE_MAX: usize = 600;
+use crate::failure::{Failure, How, is_about_credentials, is_denial, is_throttling};
 
 /// A failed call as the pool sees it.
 pub(super) fn failed<E>(action: Action, error: &SdkError<E, HttpResponse>) -> Ec2Error
@@ -18,28 +16,13 @@ where
     E: ProvideErrorMetadata + std::error::Error + Send + Sync + 'static,
     SdkError<E, HttpResponse>: RequestId,
 {
-    let request_id = error.request_id().map(str::to_owned);
-    let (kind, text) = match error {
-        SdkError::ServiceError(answer) => {
-            let code = answer.err().code().unwrap_or_default();
-            let message = answer.err().message().unwrap_or_default();
-            let kind = kind_of(code, message, answer.raw().status().as_u16());
-            (kind, format!("{code}: {message}"))
-        }
-        SdkError::ResponseError(answer) if answer.raw().status().is_server_error() => {
-            (Ec2ErrorKind::Internal, format!("HTTP {}", answer.raw().status().as_u16()))
-        }
-        SdkError::TimeoutError(_) => (Ec2ErrorKind::NoAnswer, "no answer in time".into()),
-        SdkError::DispatchFailure(_) | SdkError::ConstructionFailure(_) => {
-            let text = DisplayErrorContext(error).to_string();
-            (undispatched(&text), text)
-        }
-        // An answer that cannot be read among them.
-        _ => (Ec2ErrorKind::Unexpected, DisplayErrorContext(error).to_string()),
-    };
-    let text = match request_id {
-        Some(id) => format!("{}, request {id}", shortened(&text)),
-        None => shortened(&text).to_owned(),
+    let Failure { how, text } = Failure::of(error);
+    let kind = match how {
+        How::Answered { code, message, status } => kind_of(&code, &message, status),
+        How::ServerError => Ec2ErrorKind::Internal,
+        How::NoAnswer => Ec2ErrorKind::NoAnswer,
+        How::NoCredentials => Ec2ErrorKind::Credentials,
+        How::Unreadable => Ec2ErrorKind::Unexpected,
     };
     Ec2Error { action, kind, message: Some(text) }
 }
@@ -62,22 +45,10 @@ pub(super) fn for_supply(mut error: Ec2Error, supply: Supply) -> Ec2Error {
     error
 }
 
-/// The request did not get an answer, and perhaps never left: without credentials it certainly did not.
-fn undispatched(text: &str) -> Ec2ErrorKind {
-    if text.to_ascii_lowercase().contains("credentials") { Ec2ErrorKind::Credentials } else { Ec2ErrorKind::NoAnswer }
-}
-
 /// The table.
 fn kind_of(code: &str, message: &str, status: u16) -> Ec2ErrorKind {
     match code {
-        "RequestLimitExceeded"
-        | "Throttling"
-        | "ThrottlingException"
-        | "ThrottledException"
-        | "RequestThrottled"
-        | "RequestThrottledException"
-        | "EC2ThrottledException"
-        | "TooManyRequestsException" => Ec2ErrorKind::Throttled,
+        _ if is_throttling(code) => Ec2ErrorKind::Throttled,
         "InsufficientFreeAddressesInSubnet" => Ec2ErrorKind::SubnetExhausted,
         "InsufficientCidrBlocks" => Ec2ErrorKind::NoContiguousPrefix,
         "AttachmentLimitExceeded" => Ec2ErrorKind::AttachmentLimit,
@@ -90,18 +61,8 @@ fn kind_of(code: &str, message: &str, status: u16) -> Ec2ErrorKind {
         "InvalidNetworkInterface.InUse" => Ec2ErrorKind::EniInUse,
         "IdempotentParameterMismatch" => Ec2ErrorKind::TokenMismatch,
         "InvalidParameterValue" | "InvalidParameterCombination" => by_message(message),
-        "UnauthorizedOperation" | "AccessDenied" | "AccessDeniedException" | "OptInRequired" | "Blocked" => {
-            Ec2ErrorKind::AccessDenied
-        }
-        "AuthFailure"
-        | "ExpiredToken"
-        | "ExpiredTokenException"
-        | "RequestExpired"
-        | "InvalidClientTokenId"
-        | "UnrecognizedClientException"
-        | "SignatureDoesNotMatch"
-        | "IncompleteSignature"
-        | "MissingAuthenticationToken" => Ec2ErrorKind::Credentials,
+        _ if is_denial(code) => Ec2ErrorKind::AccessDenied,
+        _ if is_about_credentials(code) => Ec2ErrorKind::Credentials,
         _ if status >= 500 => Ec2ErrorKind::Internal,
         _ => Ec2ErrorKind::Unexpected,
     }
@@ -122,10 +83,6 @@ fn by_message(message: &str) -> Ec2ErrorKind {
     } else {
         Ec2ErrorKind::Unexpected
     }
-}
-
-fn shortened(text: &str) -> &str {
-    text.char_indices().nth(MESSAGE_MAX).map_or(text, |(end, _)| text.get(..end).unwrap_or(text))
 }
 
 #[cfg(test)]
@@ -191,11 +148,5 @@ mod tests {
         assert_eq!(kind_of("SomethingNew", "", 400), Ec2ErrorKind::Unexpected);
         assert_eq!(kind_of("SomethingNew", "", 503), Ec2ErrorKind::Internal);
         assert_eq!(kind_of("RequestLimitExceeded", "", 503), Ec2ErrorKind::Throttled, "not a failure of EC2");
-    }
-
-    #[test]
-    fn a_long_message_is_cut_at_a_character() {
-        assert_eq!(shortened(&"é".repeat(MESSAGE_MAX + 10)).chars().count(), MESSAGE_MAX);
-        assert_eq!(shortened("short"), "short");
     }
 }

@@ -85,6 +85,50 @@ impl AwsNames {
     }
 }
 
+/// Sums of what was counted, for the ENIPool's status.
+#[derive(Debug, Clone, Copy, Default, PartialEq, Eq)]
+pub struct Totals {
+    pub adds: u64,
+    pub dels: u64,
+    pub adds_without_address: u64,
+    /// CNI calls and status writes that failed.
+    pub failures: u64,
+    pub ec2_calls: u64,
+    pub ec2_errors: u64,
+    /// Of all EC2 calls together.
+    pub ec2_milliseconds: u64,
+    pub lost_enis: u64,
+    pub lost_ips: u64,
+    pub reconciled: u64,
+}
+
+impl AwsNames {
+    pub(super) fn totals(&self) -> Totals {
+        let counts = self.counts();
+        let of_kind = |kind: &str| counts.notices.get(kind).copied().unwrap_or_default();
+        let [(_, lost_enis, _), (_, lost_ips, _)] = FORCED;
+        let calls = |failed_only: bool| {
+            let rows = counts.latencies.iter().filter(move |((_, failed), _)| *failed || !failed_only);
+            rows.fold((0u64, 0u64), |sum, (_, (milliseconds, count))| {
+                (sum.0.saturating_add(*milliseconds), sum.1.saturating_add(*count))
+            })
+        };
+        let (ec2_milliseconds, ec2_calls) = calls(false);
+        Totals {
+            adds: counts.adds,
+            dels: counts.dels,
+            adds_without_address: counts.without_address,
+            failures: counts.errors.values().fold(0, |sum, n| sum.saturating_add(*n)),
+            ec2_calls,
+            ec2_errors: calls(true).1,
+            ec2_milliseconds,
+            lost_enis: of_kind(lost_enis),
+            lost_ips: of_kind(lost_ips),
+            reconciled: counts.notices.values().fold(0, |sum, n| sum.saturating_add(*n)),
+        }
+    }
+}
+
 impl Collector for AwsNames {
     fn encode(&self, mut encoder: DescriptorEncoder) -> fmt::Result {
         let counts = self.counts();
@@ -160,6 +204,10 @@ mod tests {
         names.notice("StrayAddress");
         names.ec2_call(Action::AssignPrivateIpAddresses, None, Duration::from_millis(250));
         names.ec2_call(Action::AssignPrivateIpAddresses, Some(&Ec2ErrorKind::SubnetExhausted), Duration::ZERO);
+        let totals = names.totals();
+        assert_eq!((totals.adds, totals.dels, totals.adds_without_address, totals.failures), (2, 1, 1, 1));
+        assert_eq!((totals.ec2_calls, totals.ec2_errors, totals.ec2_milliseconds), (2, 1, 250));
+        assert_eq!((totals.lost_enis, totals.lost_ips, totals.reconciled), (0, 1, 1));
         let text = scrape(|registry| registry.register_collector(Box::new(names)));
         for line in [
             "awscni_add_ip_req_count 2",

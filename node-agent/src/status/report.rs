@@ -5,8 +5,8 @@ use std::collections::BTreeSet;
 use enipool_crds::TargetFields;
 use enipool_crds::condition::{self, ConditionType, Reason};
 use enipool_crds::enipool::{
-    AddressCounts, Capacity, ENIPoolStatus, EniState as ReportedState, EniStatus, InstanceStatus, IntentStatus,
-    LastEc2Error,
+    AddressCounts, Capacity, Counters, ENIPoolStatus, EniState as ReportedState, EniStatus, InstanceStatus,
+    IntentStatus, LastEc2Error,
 };
 use enipool_pool::Timestamp;
 use enipool_pool::targets::Operations;
@@ -14,6 +14,7 @@ use k8s_openapi::apimachinery::pkg::apis::meta::v1::Time;
 
 use crate::engine::Shortage;
 use crate::engine::{EniState, EniView, IntentView, Phase, PoolSnapshot};
+use crate::metrics::Totals;
 
 /// What the snapshot does not know of itself.
 #[derive(Debug, Clone, Copy, Default, PartialEq, Eq)]
@@ -62,6 +63,7 @@ pub fn status(snapshot: &PoolSnapshot, surroundings: Surroundings, previous: &EN
         action_in_progress: snapshot.in_progress.first().map(|action| action.text.clone()),
         errors: i64::try_from(snapshot.errors()).unwrap_or(i64::MAX),
         throttles: i64::try_from(snapshot.throttles()).unwrap_or(i64::MAX),
+        counters: None,
         last_ec2_error: snapshot.last_ec2_error.as_ref().map(|error| LastEc2Error {
             action: error.action.name().into(),
             kind: error.kind.label().into(),
@@ -228,8 +230,55 @@ fn length(n: usize) -> i32 {
     i32::try_from(n).unwrap_or(i32::MAX)
 }
 
+/// The agent's totals as the status has them. `since`: when the agent began to count.
+pub fn counters(totals: &Totals, since: Timestamp) -> Counters {
+    let number = |n: u64| i64::try_from(n).unwrap_or(i64::MAX).min(COUNTER_MAX);
+    Counters {
+        since: time(since),
+        adds: number(totals.adds),
+        dels: number(totals.dels),
+        adds_without_address: number(totals.adds_without_address),
+        failures: number(totals.failures),
+        ec2_calls: number(totals.ec2_calls),
+        ec2_errors: number(totals.ec2_errors),
+        ec2_milliseconds: number(totals.ec2_milliseconds),
+        lost_enis: number(totals.lost_enis),
+        lost_ips: number(totals.lost_ips),
+        reconciled: number(totals.reconciled),
+    }
+}
+
+/// The largest counter that the schema allows: 2^53 - 1, which every JSON reader holds exactly.
+const COUNTER_MAX: i64 = 9_007_199_254_740_991;
+
+/// How soon a status has to be written.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord)]
+pub enum Urgency {
+    /// Nothing changed.
+    None,
+    /// Only counters changed: they inform, and nobody waits for them.
+    Inform,
+    /// What the node holds changed.
+    Changed,
+    /// A condition turned, its reason did, or a new spec was taken up.
+    Turned,
+}
+
+/// How soon `after` has to be written over `before`.
+pub fn urgency(before: &ENIPoolStatus, after: &ENIPoolStatus) -> Urgency {
+    if is_urgent(before, after) {
+        return Urgency::Turned;
+    }
+    let without_counters = |status: &ENIPoolStatus| ENIPoolStatus { counters: None, ..status.clone() };
+    match (before == after, without_counters(before) == without_counters(after)) {
+        (true, _) => Urgency::None,
+        (false, true) => Urgency::Inform,
+        (false, false) => Urgency::Changed,
+    }
+}
+
 /// Whether going from `before` to `after` is worth a write at once: a condition turned, or its reason did.
-pub fn is_urgent(before: &ENIPoolStatus, after: &ENIPoolStatus) -> bool {
+fn is_urgent(before: &ENIPoolStatus, after: &ENIPoolStatus) -> bool {
     let essence = |status: &ENIPoolStatus| {
         status
             .conditions
@@ -316,6 +365,18 @@ mod tests {
         assert!(!is_urgent(&before, &report(&snapshot)));
         snapshot.phase = Phase::Stopping;
         assert!(is_urgent(&before, &report(&snapshot)));
+    }
+
+    #[test]
+    fn counters_alone_are_worth_a_late_write_only() {
+        let before = report(&snapshot());
+        let counted = |adds| Some(counters(&Totals { adds, ..Totals::default() }, NOW));
+        let after = ENIPoolStatus { counters: counted(1), ..before.clone() };
+        assert_eq!(urgency(&before, &before), Urgency::None);
+        assert_eq!(urgency(&before, &after), Urgency::Inform);
+        let more = ENIPoolStatus { waiting: 1, ..after.clone() };
+        assert_eq!(urgency(&before, &more), Urgency::Changed);
+        assert_eq!(counted(u64::MAX).unwrap().adds, COUNTER_MAX, "within the schema's bound");
     }
 
     /// The largest holding of today: 15 ENIs with 49 prefixes each.

@@ -5,21 +5,24 @@ use std::time::Duration;
 
 use enipool_crds::enipool::ENIPoolStatus;
 use enipool_crds::{AGENT_FIELD_MANAGER, ENIPool};
+use enipool_pool::Timestamp;
 use kube::api::{Api, Patch, PatchParams};
 use kube::{Client, Resource};
 use serde_json::json;
 use tokio::sync::watch;
-use tokio::time::{Instant, sleep_until, timeout};
+use tokio::time::{Instant, MissedTickBehavior, interval, sleep_until, timeout};
 use tokio_util::sync::CancellationToken;
 
 use super::intake::Seen;
-use super::report;
+use super::report::{self, Urgency};
 use crate::engine::PoolSnapshot;
 use crate::metrics::Metrics;
 
 /// Least time between two writes in which no condition turned: 5,000 nodes then make 2,500 writes a second at the very
 /// most, and in practice a small part of it.
 const WRITE_EVERY: Duration = Duration::from_secs(2);
+/// Least time between two writes that differ in counters only.
+const INFORM_EVERY: Duration = Duration::from_secs(10);
 /// Least time between any two writes.
 const WRITE_GAP: Duration = Duration::from_millis(250);
 /// Longest wait for one write.
@@ -44,6 +47,8 @@ pub struct Writer {
     pub snapshots: watch::Receiver<Arc<PoolSnapshot>>,
     pub seen: watch::Receiver<Seen>,
     pub metrics: Metrics,
+    /// When the agent began to count.
+    pub counting_since: Timestamp,
 }
 
 impl std::fmt::Debug for Writer {
@@ -61,8 +66,12 @@ impl Writer {
         let mut pause = PAUSE_MIN;
         // When to look again without being told; far away while everything is written.
         let mut due: Option<Instant> = None;
+        // Counters change without a new picture.
+        let mut count = interval(INFORM_EVERY);
+        count.set_missed_tick_behavior(MissedTickBehavior::Delay);
         loop {
             tokio::select! {
+                _ = count.tick() => {}
                 () = shutdown.cancelled() => return,
                 changed = self.snapshots.changed() => if changed.is_err() { return },
                 changed = self.seen.changed() => if changed.is_err() { return },
@@ -74,12 +83,17 @@ impl Writer {
                 continue;
             }
             let previous = written.as_ref().unwrap_or(&seen.found);
-            let status = report::status(&self.snapshots.borrow_and_update(), seen.surroundings, previous);
-            if written.as_ref() == Some(&status) {
-                due = None;
-                continue;
-            }
-            let gap = if report::is_urgent(previous, &status) { WRITE_GAP } else { WRITE_EVERY };
+            let mut status = report::status(&self.snapshots.borrow_and_update(), seen.surroundings, previous);
+            status.counters = Some(report::counters(&self.metrics.totals(), self.counting_since));
+            let gap = match report::urgency(previous, &status) {
+                Urgency::None if written.is_some() => {
+                    due = None;
+                    continue;
+                }
+                Urgency::None | Urgency::Inform => INFORM_EVERY,
+                Urgency::Changed => WRITE_EVERY,
+                Urgency::Turned => WRITE_GAP,
+            };
             let now = Instant::now();
             let earliest = last_write.map_or(now, |last| last + gap);
             if now < earliest || due.is_some_and(|due| pause > PAUSE_MIN && now < due) {

@@ -7,7 +7,8 @@ use clap::Parser;
 use ec2_sim::{Model, SharedModel, SimConfig, SimEc2};
 use enipool_crds::{ENIPool, ENIPoolClass, ENIPoolStatus, InstanceStatus};
 use enipool_daemon::Shutdown;
-use enipool_operator::Args;
+use enipool_operator::{Args, Aws};
+use enipool_pool::cloudwatch::{CloudWatch, CloudWatchError, Datum};
 use futures::StreamExt;
 use k8s_openapi::api::coordination::v1::Lease;
 use k8s_openapi::api::core::v1::{Node, Pod, ServiceAccount};
@@ -41,6 +42,15 @@ where
     last
 }
 
+/// CloudWatch is off: no request is made.
+struct NoCloudWatch;
+
+impl CloudWatch for NoCloudWatch {
+    async fn put_metric_data(&self, _namespace: &str, data: &[Datum]) -> Result<(), CloudWatchError> {
+        panic!("{} values were sent although CloudWatch is off", data.len());
+    }
+}
+
 fn operator(
     client: &Client,
     identity: &str,
@@ -57,7 +67,8 @@ fn operator(
     ]);
     let model = SharedModel::running(Model::new(SimConfig::instant()).unwrap());
     let shutdown = Shutdown::new();
-    let running = enipool_operator::run(args, client.clone(), SimEc2::new(model, "operator"), shutdown.clone());
+    let aws = Aws { ec2: SimEc2::new(model, "operator"), cloudwatch: NoCloudWatch };
+    let running = enipool_operator::run(args, client.clone(), aws, shutdown.clone());
     (shutdown, tokio::spawn(running))
 }
 

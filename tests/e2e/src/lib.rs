@@ -4,6 +4,7 @@
 pub mod bare;
 pub mod cluster;
 pub mod fabric;
+pub mod figures;
 pub mod images;
 pub mod product;
 pub mod scenarios;

@@ -9,7 +9,10 @@ use enipool_pool::{InstanceId, Prefix, SubnetId};
 use serde_json::{Value, json};
 use tokio::{process::Command, time::timeout};
 
-use crate::cluster::{API_PORT, Cluster, run_command, until};
+use crate::{
+    cluster::{API_PORT, Cluster, run_command, until},
+    figures,
+};
 
 /// The namespace that the chart goes into.
 pub const NAMESPACE: &str = "enipool-system";
@@ -36,13 +39,19 @@ pub struct Eni {
 }
 
 /// Installs the chart with a real `helm install`. Nothing tells the product that its EC2 is simulated but the SDK's own
-/// variable for the endpoint.
+/// variables for the endpoints.
 pub async fn install(cluster: &Cluster) -> Result<()> {
     let endpoint = json!({"AWS_ENDPOINT_URL_EC2": cluster.fabric().ec2_endpoint()});
+    let endpoints = json!({
+        "AWS_ENDPOINT_URL_EC2": cluster.fabric().ec2_endpoint(),
+        "AWS_ENDPOINT_URL_CLOUDWATCH": cluster.fabric().ec2_endpoint(),
+    });
     let values = json!({
         "apiServer": {"host": cluster.fabric().control().address.to_string(), "port": API_PORT.to_string()},
         "clusterName": cluster.run().id(),
-        "operator": {"extraEnv": endpoint},
+        "metrics": {"interval": figures::PERIOD_S},
+        "cloudWatch": {"enabled": true},
+        "operator": {"extraEnv": endpoints},
         // Each step of the pool, for whoever reads a failure's logs.
         "agent": {"logLevel": "info,enipool_agent::engine=debug", "extraEnv": endpoint, "chainedPlugins": {"portmap": true, "bandwidth": true}},
     });

@@ -11,7 +11,7 @@ use anyhow::{Result, ensure};
 use crate::{
     cluster::{Cluster, ClusterConfig, Narrator, Network},
     fabric::NodeSpec,
-    product,
+    figures, product,
     workload::{self, Pod, Web},
 };
 
@@ -133,6 +133,24 @@ pub async fn more_warm(cluster: &Cluster, narrator: &Narrator, node: &str) -> Re
     narrator.say(&format!("One ENI more, with all its addresses, {:.1} s after the patch.", took.as_secs_f64()));
     ensure!(took < SECONDS_LATER, "it took {took:?} until the ENI was there that the patch asked for");
     narrator.show(&cluster.kubectl().run(&["get", "enipools"]).await?);
+    Ok(())
+}
+
+/// The cluster's figures, as CloudWatch has them.
+pub async fn figures(cluster: &Cluster, narrator: &Narrator) -> Result<()> {
+    narrator.chapter("The whole cluster's figures, as the operator sends them to CloudWatch");
+    narrator.say(&format!(
+        "Namespace {}, dimension CLUSTER_ID={}, here every {} s (every 60 s by default, and off until it is asked for):",
+        figures::NAMESPACE,
+        cluster.run().id(),
+        figures::PERIOD_S
+    ));
+    let round = narrator.during("Waiting for the next round", figures::next_round(cluster)).await?;
+    let enis: usize =
+        cluster.nodes().iter().map(|node| Ok(product::enis(cluster, node.name())?.len())).sum::<Result<usize>>()?;
+    let told = figures::value(&round, "eniAllocated")?;
+    ensure!(format!("{told}") == enis.to_string(), "CloudWatch was told of {told} ENIs, EC2 has {enis}");
+    narrator.show(&figures::table(&round));
     Ok(())
 }
 

@@ -115,6 +115,7 @@ async fn tell_in(cluster: &Cluster, narrator: &Narrator) -> Result<()> {
     story::talk(cluster, narrator, &pods).await?;
     story::pools(cluster, narrator, &pods).await?;
     story::more_warm(cluster, narrator, "node-a").await?;
+    story::figures(cluster, narrator).await?;
     story::nothing_spoofed(cluster).await
 }
 

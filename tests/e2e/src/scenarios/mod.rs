@@ -12,6 +12,7 @@ mod headroom;
 mod inside;
 mod install;
 mod life;
+mod metrics;
 mod nodes;
 mod prefixes;
 mod table;
@@ -48,7 +49,7 @@ pub struct Scenario {
 pub const STAGE: usize = 2;
 
 /// All of them. The first two set the stage.
-pub const ALL: [Scenario; 28] = [
+pub const ALL: [Scenario; 31] = [
     Scenario { name: "nodes_get_ready_when_the_chart_is_installed", run: install::nodes_get_ready },
     Scenario { name: "pods_of_a_deployment_live_on_addresses_of_several_enis", run: install::pods_on_several_enis },
     Scenario {
@@ -63,6 +64,9 @@ pub const ALL: [Scenario; 28] = [
     Scenario { name: "a_cluster_ip_answers_from_pods_of_both_nodes", run: traffic::cluster_ip },
     Scenario { name: "a_node_port_answers_on_either_node", run: traffic::node_port },
     Scenario { name: "enipools_show_what_ec2_says", run: life::numbers_are_true },
+    Scenario { name: "the_operators_figures_are_the_sums_of_the_agents_own", run: metrics::sums },
+    Scenario { name: "the_log_has_the_guides_line_for_each_metric", run: metrics::log_lines },
+    Scenario { name: "cloudwatch_gets_every_period_also_after_a_denial", run: metrics::cloudwatch },
     Scenario { name: "daemons_log_by_the_hour_where_the_aws_plugin_did", run: footprint::hourly_logs },
     Scenario { name: "idle_daemons_take_little_of_a_node", run: footprint::small },
     Scenario { name: "a_patched_warm_target_brings_an_eni_within_seconds", run: life::patch_brings_an_eni },
