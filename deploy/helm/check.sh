@@ -30,6 +30,16 @@ agent_gets() { # name and value of a variable of the agent's container, then val
     twice=$(printf '%s\n' "$found" | cut -d: -f1 | sort | uniq -d)
     [ -z "$twice" ] || fail "agent with $*: set twice: $twice"
 }
+monitoring() { render --show-only templates/monitoring.yaml "$@" 2>/dev/null; }
+makes() { # kinds, then values
+    expected=$1; shift
+    found=$(monitoring "$@" | sed -n 's/^kind: //p' | sort | paste -sd' ' -)
+    [ "$found" = "$expected" ] || fail "monitoring with $*: '$found', expected '$expected'"
+}
+monitoring_says() { # a line, then values
+    line=$1; shift
+    monitoring "$@" | sed 's/^ *//' | grep -qxF -- "$line" || fail "monitoring with $*: no line '$line'"
+}
 dry_run() { kubectl apply --dry-run=server --server-side --force-conflicts -f "$1" >/dev/null; }
 
 helm lint --quiet "$chart" || fail lint
@@ -59,6 +69,29 @@ refused cloudWatch --set cloudWatch.enabeld=true
 refused interval --set metrics.interval=5
 render --set cloudWatch.enabled=true --set clusterName=prod | grep -A1 'name: CLOUDWATCH_CLUSTER_ID' | grep -q '"prod"' || fail "CloudWatch does not get the cluster's name"
 render --set clusterName=prod | grep -q 'name: CLOUDWATCH' && fail "CloudWatch is on by default"
+makes ''
+makes PodMonitor --set monitoring.podMonitor.enabled=true
+makes 'Service ServiceMonitor' --set monitoring.serviceMonitor.enabled=true
+makes PrometheusRule --set monitoring.prometheusRule.enabled=true
+makes ConfigMap --set monitoring.grafanaDashboard.enabled=true
+monitoring_says 'release: "17"' --set monitoring.podMonitor.enabled=true --set-string monitoring.podMonitor.labels.release=17
+monitoring_says 'interval: 15s' --set monitoring.podMonitor.enabled=true --set monitoring.podMonitor.interval=15s
+monitoring_says 'interval: 1m' --set monitoring.serviceMonitor.enabled=true --set monitoring.serviceMonitor.interval=1m
+monitoring_says '- {name: admin, port: 7000, targetPort: admin}' --set monitoring.serviceMonitor.enabled=true --set operator.adminPort=7000
+monitoring_says 'runbook_url: docs/monitoring.md#enipoolpodswait' --set monitoring.prometheusRule.enabled=true
+monitoring_says 'runbook_url: https://wiki.example.com/enipool#enipoolpodswait' --set monitoring.prometheusRule.enabled=true \
+    --set monitoring.prometheusRule.runbookURL=https://wiki.example.com/enipool
+monitoring_says 'grafana_dashboard: "1"' --set monitoring.grafanaDashboard.enabled=true
+# What the objects hold is what the files say.
+render --show-only templates/monitoring.yaml --set monitoring.prometheusRule.enabled=true | grep -c 'alert: Enipool' |
+    grep -qx "$(grep -c 'alert: Enipool' "$chart/files/rules.yaml")" || fail "the PrometheusRule has not all alerts"
+render --show-only templates/monitoring.yaml --set monitoring.grafanaDashboard.enabled=true | sed -n '/enipool.json: |/,$p' | tail -n +2 |
+    sed 's/^    //' | grep . | cmp -s - "$chart/files/dashboard.json" || fail "the ConfigMap is not the dashboard"
+refused enabeld --set monitoring.podMonitor.enabeld=true
+refused podMonitors --set monitoring.podMonitors.enabled=true
+refused interval --set monitoring.serviceMonitor.interval=often
+refused labels --set monitoring.prometheusRule.labels.team=7
+refused runbookURL --set 'monitoring.prometheusRule.runbookURL=docs/monitoring.md#x'
 deploy/helm/manifest.sh --check || failed=1
 if [ -n "${ENIPOOL_TEST_KUBECONFIG:-}" ]; then
     # A dry run makes no namespace, and nothing is taken into one that does not exist.
