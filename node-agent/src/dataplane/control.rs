@@ -90,6 +90,13 @@ impl Controller {
         answered.await.map_err(|_| DataplaneError::Stopped)
     }
 
+    /// One whose signals go to a test.
+    #[cfg(test)]
+    pub(super) fn for_tests() -> (Self, Receiver<Signal>) {
+        let (signals, received) = sync_channel(QUEUE);
+        (Self { signals, lost: Arc::default() }, received)
+    }
+
     /// Never waits.
     pub(super) fn signal(&self, signal: Signal) {
         if let Err(TrySendError::Full(_)) = self.signals.try_send(signal) {

@@ -149,4 +149,19 @@ mod tests {
         after_restart.forget().unwrap();
         assert_eq!(*FoundFile::open(directory.path()).unwrap().found(), Found::default());
     }
+
+    #[test]
+    fn a_record_of_an_earlier_version_is_understood() {
+        let directory = tempfile::tempdir().unwrap();
+        let record = r#"{"forwarding":false,"links":{"02:00:00:00:00:01":{"primary":false,"up":true,"mtu":1500,"rp_filter":1,
+            "addresses":[{"net":"10.0.1.20/16","broadcast":"10.0.255.255","label":"eth1","no_prefix_route":false,"metric":1024}],
+            "routes":[{"destination":"0.0.0.0/0","gateway":"10.0.0.1","source":"10.0.1.20","metric":1024,"protocol":16,"scope":0,
+                "onlink":false,"more":[[8,[8,0,2,0,0,5,0,0]],[22,[12,0,1,0,0,0,0,0,0,0,0,100]]]}]}}}"#;
+        std::fs::write(directory.path().join(FILE), record).unwrap();
+        let file = FoundFile::open(directory.path()).unwrap();
+        let link = file.found().links.values().next().unwrap();
+        assert_eq!((link.rp_filter, link.addresses[0].metric), (Some(1), Some(1024)));
+        let kept = [(8, vec![8, 0, 2, 0, 0, 5, 0, 0]), (22, vec![12, 0, 1, 0, 0, 0, 0, 0, 0, 0, 0, 100])];
+        assert_eq!((link.routes[0].protocol, &link.routes[0].more[..]), (16, &kept[..]));
+    }
 }

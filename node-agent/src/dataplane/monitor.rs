@@ -2,36 +2,45 @@
 //!
 //! Most of what arrives is the echo of our own work (every ADD makes half a dozen notifications), so the first question
 //! to each is the cheapest one.
+//!
+//! Routing changes come over a socket of our own, not over rtnetlink's multicast connection. That one tells of losses, and
+//! shows who caused a change, but netlink-packet-route has no type for changes of `net.ipv4.conf` (RTM_NEWNETCONF) and the
+//! connection drops every message that does not parse: a link with one attribute that the crate does not understand would
+//! come and go unheard too. And what it has read waits in a queue without a bound.
 
 use std::collections::{BTreeMap, BTreeSet};
 use std::os::fd::AsFd;
 use std::sync::{Arc, Mutex, PoisonError};
 
 use enipool_pool::id::MacAddress;
+use netlink_packet_core::{NlasIterator, parse_i32};
 use netlink_sys::{AsyncSocket, AsyncSocketExt, SocketAddr, TokioSocket};
 use nix::libc;
 use nix::sys::socket::{setsockopt, sockopt};
+use rtnetlink::MulticastGroup;
 use tokio::sync::broadcast;
 use tokio::task::AbortHandle;
 
 use super::control::{Controller, Signal};
 use super::desired::{is_our_rule, is_our_table};
 use super::layout;
-use super::netlink::wire::{self, Message};
-use super::netlink::{address, link, route, rule};
+use super::netlink::socket::{frames, is_kernel};
+use super::netlink::{Frame, address, link, route, rule};
 use super::nft::{self, NftEvent};
 use super::pods::{PodEntry, Pods};
 use super::{DataplaneError, LinkSeen};
 
-const ROUTE_GROUPS: [u32; 5] = [
-    libc::RTNLGRP_LINK,
-    libc::RTNLGRP_IPV4_IFADDR,
-    libc::RTNLGRP_IPV4_ROUTE,
-    libc::RTNLGRP_IPV4_RULE,
-    libc::RTNLGRP_IPV4_NETCONF,
+const ROUTE_GROUPS: [MulticastGroup; 5] = [
+    MulticastGroup::Link,
+    MulticastGroup::Ipv4Ifaddr,
+    MulticastGroup::Ipv4Route,
+    MulticastGroup::Ipv4Rule,
+    MulticastGroup::Ipv4Netconf,
 ];
-/// A change of `net.ipv4.conf`: interface index in attribute 1, -1 for "all".
+/// A change of `net.ipv4.conf`. Behind a header of four bytes the interface index is attribute 1, -1 for "all".
 const RTM_NEWNETCONF: u16 = 80;
+const NETCONFMSG: usize = 4;
+const NETCONFA_IFINDEX: u16 = 1;
 const NFTABLES_GROUP: u32 = libc::NFNLGRP_NFTABLES.cast_unsigned();
 /// Room for the notifications of a thousand ADDs while the runtime is busy.
 const RECEIVE_BUFFER: usize = 4 << 20;
@@ -72,7 +81,7 @@ pub(super) struct Listener {
 impl Monitor {
     /// Starts listening in the caller's network namespace, on the caller's runtime.
     pub(super) fn start(listener: &Listener) -> Result<Self, DataplaneError> {
-        let routing = subscribe(libc::NETLINK_ROUTE, &ROUTE_GROUPS)?;
+        let routing = subscribe(libc::NETLINK_ROUTE, &ROUTE_GROUPS.map(|group| group as u32))?;
         let netfilter = subscribe(libc::NETLINK_NETFILTER, &[NFTABLES_GROUP])?;
         let listeners = [(routing, listener.clone()), (netfilter, listener.clone())];
         let spawn = |(socket, listener): (TokioSocket, Listener)| tokio::spawn(listen(socket, listener)).abort_handle();
@@ -98,11 +107,10 @@ async fn listen(socket: TokioSocket, listener: Listener) {
     let mut buffer = Vec::with_capacity(DATAGRAM);
     let mut table_touched = false;
     loop {
-        buffer.clear();
-        match socket.recv(&mut buffer).await {
+        match hear_kernel(&socket, &mut buffer).await {
             Ok(()) => {
-                for message in wire::messages(&buffer) {
-                    listener.hear(message, &mut table_touched);
+                for frame in frames(&buffer) {
+                    listener.hear(&frame, &mut table_touched);
                 }
             }
             Err(error) if error.raw_os_error() == Some(libc::ENOBUFS) => listener.controller.signal(Signal::CompareAll),
@@ -114,36 +122,48 @@ async fn listen(socket: TokioSocket, listener: Listener) {
     }
 }
 
+/// Waits for the next datagram that the kernel itself sent.
+async fn hear_kernel(socket: &TokioSocket, buffer: &mut Vec<u8>) -> std::io::Result<()> {
+    loop {
+        buffer.clear();
+        let sender = socket.recv_from(buffer).await?;
+        if is_kernel(&sender) {
+            return Ok(());
+        }
+        tracing::debug!(port = sender.port_number(), "a notification that is not the kernel's was ignored");
+    }
+}
+
 impl Listener {
-    fn hear(&self, message: Message<'_>, table_touched: &mut bool) {
-        match message.kind {
-            libc::RTM_NEWLINK | libc::RTM_DELLINK => self.hear_link(message),
-            _ if self.own_ports.contains(&message.port) => {}
+    fn hear(&self, frame: &Frame<'_>, table_touched: &mut bool) {
+        match frame.message_type() {
+            libc::RTM_NEWLINK | libc::RTM_DELLINK => self.hear_link(frame),
+            _ if self.own_ports.contains(&frame.port_number()) => {}
             libc::RTM_NEWRULE | libc::RTM_DELRULE => {
-                if rule::parse(message).is_some_and(|rule| is_our_rule(&rule)) {
+                if rule::parse(frame).is_some_and(|rule| is_our_rule(&rule)) {
                     self.controller.signal(Signal::CompareObjects);
                 }
             }
             libc::RTM_NEWROUTE | libc::RTM_DELROUTE => {
-                let Some(route) = route::parse(message) else { return };
+                let Some(route) = route::parse(frame) else { return };
                 let stray = route.table == route::MAIN && self.is_secondary_uplink(route.link);
                 if is_our_table(route.table) || stray {
                     self.controller.signal(Signal::CompareObjects);
                 }
             }
             libc::RTM_NEWADDR | libc::RTM_DELADDR => {
-                if address::parse(message).is_some_and(|address| self.is_secondary_uplink(address.index)) {
+                if address::parse(frame).is_some_and(|address| self.is_secondary_uplink(address.index)) {
                     self.controller.signal(Signal::CompareObjects);
                 }
             }
             RTM_NEWNETCONF => {
-                let index = wire::attributes_after(message.body, 4).find(|(kind, _)| *kind == 1);
-                let index = index.and_then(|(_, value)| wire::read_u32(value, 0));
-                if index.is_some_and(|index| index == u32::MAX || self.watch().uplinks.contains_key(&index)) {
+                let of_uplink =
+                    |index| u32::try_from(index).is_ok_and(|index| self.watch().uplinks.contains_key(&index));
+                if link_of_setting(frame).is_some_and(|index| index == -1 || of_uplink(index)) {
                     self.controller.signal(Signal::CompareObjects);
                 }
             }
-            _ => match nft::event(message) {
+            _ => match nft::event(frame) {
                 Some(NftEvent::OurTable) => *table_touched = true,
                 Some(NftEvent::Transaction { process, pid }) if *table_touched => {
                     *table_touched = false;
@@ -154,9 +174,9 @@ impl Listener {
         }
     }
 
-    fn hear_link(&self, message: Message<'_>) {
-        let Some(link) = link::parse(message) else { return };
-        if message.kind == libc::RTM_DELLINK {
+    fn hear_link(&self, frame: &Frame<'_>) {
+        let Some(link) = link::parse(frame) else { return };
+        if frame.message_type() == libc::RTM_DELLINK {
             if let Some((address, entry)) = self.pods.by_ifindex(link.index) {
                 let PodEntry { host_ifname, ifindex } = entry;
                 self.controller.signal(Signal::PodLinkGone { address, host_ifname, ifindex });
@@ -192,3 +212,12 @@ impl Listener {
         self.watch.lock().unwrap_or_else(PoisonError::into_inner)
     }
 }
+
+/// Whose setting in `net.ipv4.conf` has changed: a link's index, or -1 for all.
+fn link_of_setting(frame: &Frame<'_>) -> Option<i32> {
+    let mut attributes = NlasIterator::new(frame.payload().get(NETCONFMSG..)?).map_while(Result::ok);
+    parse_i32(attributes.find(|nla| nla.kind() == NETCONFA_IFINDEX)?.value()).ok()
+}
+
+#[cfg(test)]
+mod tests;

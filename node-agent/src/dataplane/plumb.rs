@@ -103,7 +103,7 @@ impl Plumber {
             );
             link::push_get_by_name(&mut batch, spec.host_ifname.as_str());
             let mut present = None;
-            let refusals = self.netlink.exchange(step, batch, |_, message| present = link::parse(message))?;
+            let refusals = self.netlink.exchange(step, batch, |_, answer| present = link::parse(answer))?;
             let creation = refusals.into_iter().find(|refusal| refusal.index == 0);
             match (creation, present) {
                 (None, Some(created)) => return Ok(created),
@@ -185,7 +185,9 @@ impl Plumber {
     /// The kernel switches the host end's queue on some time after the pod's end came up, and drops what is sent until
     /// then. Asking for the link's state makes it do so now.
     fn settle(&mut self, host_end: &Link) -> Result<(), DataplaneError> {
-        link::by_index(&mut self.netlink, host_end.index).map(drop)
+        let mut batch = Batch::new();
+        link::push_get(&mut batch, host_end.index);
+        self.netlink.execute_unless("look up a link", batch, &[libc::ENODEV])
     }
 
     /// Takes the pod's routes away at once and leaves its interfaces to the removal of its namespace, or to the reaper.
@@ -206,7 +208,7 @@ impl Plumber {
             link::push_get_by_name(&mut batch, host_ifname.as_str());
         }
         let mut found = None;
-        let refusals = self.netlink.exchange(step, batch, |_, message| found = link::parse(message))?;
+        let refusals = self.netlink.exchange(step, batch, |_, answer| found = link::parse(answer))?;
         // A late DEL of an earlier pod of the same name must not hit the new one's interface: its MAC tells the address.
         let doomed = match known {
             Some(entry) => Some(Doomed { ifindex: entry.ifindex, mac: None }),

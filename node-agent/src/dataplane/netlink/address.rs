@@ -1,23 +1,20 @@
 //! IPv4 addresses of links, and permanent neighbours.
 
-use std::net::Ipv4Addr;
+use std::net::{IpAddr, Ipv4Addr};
 
 use enipool_pool::id::MacAddress;
 use ipnet::Ipv4Net;
+use netlink_packet_core::{NLM_F_CREATE, NLM_F_REPLACE, Parseable, ParseableParametrized};
+use netlink_packet_route::address::{AddressAttribute, AddressFlags, AddressHeader, AddressMessage};
+use netlink_packet_route::neighbour::{
+    NeighbourAddress, NeighbourAttribute, NeighbourHeader, NeighbourMessage, NeighbourState,
+};
+use netlink_packet_route::{AddressFamily, RouteNetlinkMessage};
 use nix::libc;
 use serde::{Deserialize, Serialize};
 
 use super::super::DataplaneError;
-use super::socket::{NLM_F_CREATE, NLM_F_REPLACE};
-use super::wire::{self, Message};
-use super::{Batch, Netlink};
-
-const IFADDRMSG: usize = 8;
-const NDMSG: usize = 12;
-/// Flags beyond the eight bits of the header, and the metric of the subnet's route (`linux/if_addr.h`).
-const IFA_FLAGS: u16 = 8;
-const IFA_RT_PRIORITY: u16 = 9;
-const IFA_F_NOPREFIXROUTE: u32 = 0x200;
+use super::{Batch, Frame, Netlink, attributes};
 
 /// An IPv4 address of a link.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord)]
@@ -51,117 +48,102 @@ impl AddressAsFound {
 
 /// Adds or refreshes; an address with all 32 bits brings no route to a subnet with it.
 pub(crate) fn push_add(batch: &mut Batch, address: LinkAddress) {
-    batch.push(libc::RTM_NEWADDR, NLM_F_CREATE | NLM_F_REPLACE, |body| write(body, address));
+    batch.push(RouteNetlinkMessage::NewAddress(message(address)), NLM_F_CREATE | NLM_F_REPLACE);
 }
 
 pub(crate) fn push_delete(batch: &mut Batch, address: LinkAddress) {
-    batch.push(libc::RTM_DELADDR, 0, |body| write(body, address));
+    batch.push(RouteNetlinkMessage::DelAddress(message(address)), 0);
 }
 
 /// Adds an address as it was.
 pub(crate) fn push_again(batch: &mut Batch, index: u32, found: &AddressAsFound) {
-    batch.push(libc::RTM_NEWADDR, NLM_F_CREATE | NLM_F_REPLACE, |body| {
-        write(body, found.on_link(index));
-        if let Some(broadcast) = found.broadcast {
-            body.address(libc::IFA_BROADCAST, broadcast);
-        }
-        if let Some(label) = &found.label {
-            body.text(libc::IFA_LABEL, label);
-        }
-        if found.no_prefix_route {
-            body.u32(IFA_FLAGS, IFA_F_NOPREFIXROUTE);
-        }
-        if let Some(metric) = found.metric {
-            body.u32(IFA_RT_PRIORITY, metric);
-        }
-    });
+    let mut message = message(found.on_link(index));
+    message.attributes.extend(found.broadcast.map(AddressAttribute::Broadcast));
+    message.attributes.extend(found.label.clone().map(AddressAttribute::Label));
+    message.attributes.extend(found.no_prefix_route.then_some(AddressAttribute::Flags(AddressFlags::Noprefixroute)));
+    message.attributes.extend(found.metric.map(AddressAttribute::RoutePriority));
+    batch.push(RouteNetlinkMessage::NewAddress(message), NLM_F_CREATE | NLM_F_REPLACE);
 }
 
-fn write(body: &mut wire::Body<'_>, address: LinkAddress) {
-    let mut header = [0; IFADDRMSG];
-    header[0] = wire::AF_INET;
-    header[1] = address.prefix_len;
-    header[3] = address.scope;
-    header[4..8].copy_from_slice(&address.index.to_ne_bytes());
-    body.fixed(&header);
-    body.address(libc::IFA_LOCAL, address.address);
-    body.address(libc::IFA_ADDRESS, address.address);
+/// Not by rtnetlink's builder: it gives subnets a broadcast address that they need not have had, and leaves a multicast
+/// address out of the message. A deletion without an address takes the link's first one away.
+fn message(address: LinkAddress) -> AddressMessage {
+    let LinkAddress { index, address, prefix_len, scope } = address;
+    let mut message = AddressMessage::default();
+    message.header = AddressHeader {
+        family: AddressFamily::Inet,
+        prefix_len,
+        scope: scope.into(),
+        index,
+        ..AddressHeader::default()
+    };
+    message.attributes = vec![AddressAttribute::Local(address.into()), AddressAttribute::Address(address.into())];
+    message
 }
 
 /// The IPv4 addresses of a link.
 pub(crate) fn of_link(netlink: &mut Netlink, index: u32) -> Result<Vec<LinkAddress>, DataplaneError> {
-    dump(netlink, index, |message| parse(message).filter(|address| address.index == index))
+    Ok(dump(netlink, index)?.into_iter().map(|(address, _)| address).collect())
 }
 
 /// The global IPv4 addresses of a link, with all that is needed to make them again.
 pub(crate) fn as_found(netlink: &mut Netlink, index: u32) -> Result<Vec<AddressAsFound>, DataplaneError> {
-    dump(netlink, index, |message| {
-        parse(message).filter(|address| address.index == index && address.scope == SCOPE_GLOBAL)?;
-        parse_whole(message)
-    })
+    let global = dump(netlink, index)?.into_iter().filter(|(address, _)| address.scope == SCOPE_GLOBAL);
+    Ok(global.map(|(_, found)| found).collect())
 }
 
-/// Of all links when the kernel cannot filter.
-fn dump<T>(
-    netlink: &mut Netlink,
-    index: u32,
-    read: impl FnMut(Message<'_>) -> Option<T>,
-) -> Result<Vec<T>, DataplaneError> {
-    let header = || {
-        let mut header = [0; IFADDRMSG];
-        header[0] = wire::AF_INET;
-        header[4..8].copy_from_slice(&index.to_ne_bytes());
-        header
-    };
-    netlink.dump("list addresses", libc::RTM_GETADDR, |body| body.fixed(&header()), read)
+fn dump(netlink: &mut Netlink, index: u32) -> Result<Vec<(LinkAddress, AddressAsFound)>, DataplaneError> {
+    let mut request = AddressMessage::default();
+    request.header = AddressHeader { family: AddressFamily::Inet, index, ..AddressHeader::default() };
+    // Kernels without strict checking send those of all links.
+    let of_link = |answer: &Frame<'_>| read(answer).filter(|(address, _)| address.index == index);
+    match netlink.dump("list addresses", RouteNetlinkMessage::GetAddress(request), of_link) {
+        // The link is gone, and its addresses with it.
+        Err(DataplaneError::Kernel { code: libc::ENODEV, .. }) => Ok(Vec::new()),
+        listed => listed,
+    }
 }
 
 /// Reads an answer or a notification.
-pub(crate) fn parse(message: Message<'_>) -> Option<LinkAddress> {
-    if !matches!(message.kind, libc::RTM_NEWADDR | libc::RTM_DELADDR) || *message.body.first()? != wire::AF_INET {
-        return None;
-    }
-    let local = wire::attributes_after(message.body, IFADDRMSG).find(|(kind, _)| *kind == libc::IFA_LOCAL)?;
-    Some(LinkAddress {
-        index: wire::read_u32(message.body, 4)?,
-        address: wire::read_address(local.1)?,
-        prefix_len: *message.body.get(1)?,
-        scope: *message.body.get(3)?,
-    })
+pub(crate) fn parse(frame: &Frame<'_>) -> Option<LinkAddress> {
+    read(frame).map(|(address, _)| address)
 }
 
-fn parse_whole(message: Message<'_>) -> Option<AddressAsFound> {
-    let plain = parse(message)?;
-    let mut found = AddressAsFound {
-        net: Ipv4Net::new(plain.address, plain.prefix_len).ok()?,
-        broadcast: None,
-        label: None,
-        no_prefix_route: false,
-        metric: None,
-    };
-    for (kind, value) in wire::attributes_after(message.body, IFADDRMSG) {
-        match kind {
-            libc::IFA_BROADCAST => found.broadcast = wire::read_address(value),
-            libc::IFA_LABEL => found.label = Some(wire::read_text(value)),
-            IFA_FLAGS => found.no_prefix_route = wire::read_u32(value, 0)? & IFA_F_NOPREFIXROUTE != 0,
-            IFA_RT_PRIORITY => found.metric = wire::read_u32(value, 0),
+/// What a message says of an address, in both forms. A part that does not parse is left out. None for other messages and
+/// families.
+fn read(frame: &Frame<'_>) -> Option<(LinkAddress, AddressAsFound)> {
+    if !matches!(frame.message_type(), libc::RTM_NEWADDR | libc::RTM_DELADDR) {
+        return None;
+    }
+    let header = AddressHeader::parse(frame.payload()).ok().filter(|it| it.family == AddressFamily::Inet)?;
+    let mut address = None;
+    let mut found =
+        AddressAsFound { net: Ipv4Net::default(), broadcast: None, label: None, no_prefix_route: false, metric: None };
+    for nla in attributes(frame.payload(), &header) {
+        match AddressAttribute::parse(&nla) {
+            Ok(AddressAttribute::Local(IpAddr::V4(local))) => address = Some(local),
+            Ok(AddressAttribute::Broadcast(broadcast)) => found.broadcast = Some(broadcast),
+            Ok(AddressAttribute::Label(label)) => found.label = Some(label),
+            Ok(AddressAttribute::Flags(flags)) => found.no_prefix_route = flags.contains(AddressFlags::Noprefixroute),
+            Ok(AddressAttribute::RoutePriority(metric)) => found.metric = Some(metric),
             _ => {}
         }
     }
-    Some(found)
+    let AddressHeader { index, prefix_len, scope, .. } = header;
+    found.net = Ipv4Net::new(address?, prefix_len).ok()?;
+    Some((LinkAddress { index, address: address?, prefix_len, scope: scope.into() }, found))
 }
 
-/// A neighbour that is never asked for and never ages.
+/// A neighbour that is never asked for and never ages. Not by rtnetlink: it builds neighbours only on a connection of its
+/// own.
 pub(crate) fn push_permanent_neighbour(batch: &mut Batch, index: u32, address: Ipv4Addr, mac: MacAddress) {
-    batch.push(libc::RTM_NEWNEIGH, NLM_F_CREATE | NLM_F_REPLACE, |body| {
-        let mut header = [0; NDMSG];
-        header[0] = wire::AF_INET;
-        header[4..8].copy_from_slice(&index.to_ne_bytes());
-        header[8..10].copy_from_slice(&libc::NUD_PERMANENT.to_ne_bytes());
-        body.fixed(&header);
-        body.address(libc::NDA_DST, address);
-        body.bytes(libc::NDA_LLADDR, &mac.0);
-    });
+    let mut message = NeighbourMessage::default();
+    message.header.family = AddressFamily::Inet;
+    message.header.ifindex = index;
+    message.header.state = NeighbourState::Permanent;
+    message.attributes =
+        vec![NeighbourAttribute::Destination(address.into()), NeighbourAttribute::LinkLayerAddress(mac.0.to_vec())];
+    batch.push(RouteNetlinkMessage::NewNeighbour(message), NLM_F_CREATE | NLM_F_REPLACE);
 }
 
 /// The permanent neighbours of a link.
@@ -169,29 +151,32 @@ pub(crate) fn permanent_neighbours(
     netlink: &mut Netlink,
     index: u32,
 ) -> Result<Vec<(Ipv4Addr, MacAddress)>, DataplaneError> {
-    netlink.dump(
-        "list neighbours",
-        libc::RTM_GETNEIGH,
-        |body| {
-            let mut header = [0; NDMSG];
-            header[0] = wire::AF_INET;
-            body.fixed(&header);
-            body.u32(libc::NDA_IFINDEX, index);
-        },
-        |message| {
-            let state = wire::read_u16(message.body, 8)?;
-            if wire::read_u32(message.body, 4)? != index || state & libc::NUD_PERMANENT == 0 {
-                return None;
-            }
-            let (mut address, mut mac) = (None, None);
-            for (kind, value) in wire::attributes_after(message.body, NDMSG) {
-                match kind {
-                    libc::NDA_DST => address = wire::read_address(value),
-                    libc::NDA_LLADDR => mac = <[u8; 6]>::try_from(value).ok().map(MacAddress),
-                    _ => {}
-                }
-            }
-            Some((address?, mac?))
-        },
-    )
+    let mut request = NeighbourMessage::default();
+    request.header.family = AddressFamily::Inet;
+    request.attributes = vec![NeighbourAttribute::IfIndex(index)];
+    let listed = netlink.dump("list neighbours", RouteNetlinkMessage::GetNeighbour(request), permanent_neighbour)?;
+    Ok(listed.into_iter().filter(|(found, ..)| *found == index).map(|(_, address, mac)| (address, mac)).collect())
 }
+
+/// Link, address and MAC.
+fn permanent_neighbour(frame: &Frame<'_>) -> Option<(u32, Ipv4Addr, MacAddress)> {
+    if frame.message_type() != libc::RTM_NEWNEIGH {
+        return None;
+    }
+    let header = NeighbourHeader::parse(frame.payload()).ok()?;
+    if header.family != AddressFamily::Inet || header.state != NeighbourState::Permanent {
+        return None;
+    }
+    let (mut address, mut mac) = (None, None);
+    for nla in attributes(frame.payload(), &header) {
+        match NeighbourAttribute::parse_with_param(&nla, header.family) {
+            Ok(NeighbourAttribute::Destination(NeighbourAddress::Inet(found))) => address = Some(found),
+            Ok(NeighbourAttribute::LinkLayerAddress(found)) => mac = found.try_into().ok().map(MacAddress),
+            _ => {}
+        }
+    }
+    Some((header.ifindex, address?, mac?))
+}
+
+#[cfg(test)]
+pub(super) mod tests;

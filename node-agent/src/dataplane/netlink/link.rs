@@ -3,21 +3,24 @@
 use std::os::fd::{AsRawFd, BorrowedFd};
 
 use enipool_pool::id::MacAddress;
+use netlink_packet_core::{
+    DefaultNla, Emitable, NLA_F_NESTED, NLM_F_CREATE, NLM_F_EXCL, Parseable, ParseableParametrized,
+};
+use netlink_packet_route::link::{
+    AfSpecInet, AfSpecUnspec, InfoData, InfoKind, InfoVeth, LinkAttribute, LinkExtentMask, LinkFlags, LinkHeader,
+};
+use netlink_packet_route::{AddressFamily, RouteNetlinkMessage};
 use nix::libc;
+use rtnetlink::{LinkMessageBuilder, LinkUnspec, LinkVeth};
 
 use super::super::DataplaneError;
-use super::socket::{NLM_F_CREATE, NLM_F_EXCL};
-use super::wire::{self, Body, Message};
-use super::{Batch, Netlink};
+use super::{Batch, Frame, Netlink, attributes, nested};
 
-const IFINFOMSG: usize = 16;
-const IFF_UP: u32 = 0x1;
-const VETH_INFO_PEER: u16 = 1;
-/// Inside IFLA_AF_SPEC / AF_INET: per-link values of `net.ipv4.conf`.
+/// Inside IFLA_AF_SPEC: what IPv4 says of the link, and in that the per-link values of `net.ipv4.conf`.
+const AF_INET: u16 = 2;
 const IFLA_INET_CONF: u16 = 1;
 /// Position of `rp_filter` in those values (`linux/ip.h`).
 const IPV4_DEVCONF_RP_FILTER: u16 = 8;
-const RTEXT_FILTER_SKIP_STATS: u32 = 8;
 
 /// What this dataplane wants to know of a link.
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -56,42 +59,33 @@ pub(crate) struct VethPair<'a> {
 ///
 /// The MACs are given because udev rewrites those that the kernel chose.
 pub(crate) fn push_create_veth(batch: &mut Batch, veth: &VethPair<'_>) {
-    batch.push(libc::RTM_NEWLINK, NLM_F_CREATE | NLM_F_EXCL, |body| {
-        write_veth_end(body, veth.host_name, veth.host_mac, veth.mtu);
-        body.nest(libc::IFLA_LINKINFO, |info| {
-            info.bytes(libc::IFLA_INFO_KIND, b"veth");
-            info.nest(libc::IFLA_INFO_DATA, |data| {
-                data.nest(VETH_INFO_PEER, |peer| {
-                    write_veth_end(peer, veth.pod_name, veth.pod_mac, veth.mtu);
-                    peer.u32(libc::IFLA_NET_NS_FD, veth.pod_namespace.as_raw_fd().cast_unsigned());
-                });
-            });
-        });
-    });
+    let pod = LinkMessageBuilder::<LinkUnspec>::new().setns_by_fd(veth.pod_namespace.as_raw_fd());
+    let pod = veth_end(pod, veth.pod_name, veth.pod_mac, veth.mtu).build();
+    let pair = LinkMessageBuilder::<LinkVeth>::new_with_info_kind(InfoKind::Veth)
+        .set_info_data(InfoData::Veth(InfoVeth::Peer(pod)));
+    let pair = veth_end(pair, veth.host_name, veth.host_mac, veth.mtu).build();
+    batch.push(RouteNetlinkMessage::NewLink(pair), NLM_F_CREATE | NLM_F_EXCL);
 }
 
-fn write_veth_end(body: &mut Body<'_>, name: &str, mac: MacAddress, mtu: u32) {
-    ifinfo(body, 0, 0, 0);
-    body.text(libc::IFLA_IFNAME, name);
-    body.u32(libc::IFLA_MTU, mtu);
-    body.bytes(libc::IFLA_ADDRESS, &mac.0);
-    body.u32(libc::IFLA_NUM_TX_QUEUES, 1);
-    body.u32(libc::IFLA_NUM_RX_QUEUES, 1);
+fn veth_end<T>(end: LinkMessageBuilder<T>, name: &str, mac: MacAddress, mtu: u32) -> LinkMessageBuilder<T> {
+    end.name(name)
+        .mtu(mtu)
+        .address(mac.0.to_vec())
+        .append_extra_attribute(LinkAttribute::NumTxQueues(1))
+        .append_extra_attribute(LinkAttribute::NumRxQueues(1))
 }
 
 pub(crate) fn push_get_by_name(batch: &mut Batch, name: &str) {
-    batch.push(libc::RTM_GETLINK, 0, |body| {
-        ifinfo(body, 0, 0, 0);
-        body.text(libc::IFLA_IFNAME, name);
-        body.u32(libc::IFLA_EXT_MASK, RTEXT_FILTER_SKIP_STATS);
-    });
+    batch.push(query(LinkUnspec::new_with_name(name)), 0);
 }
 
 pub(crate) fn push_get(batch: &mut Batch, index: u32) {
-    batch.push(libc::RTM_GETLINK, 0, |body| {
-        ifinfo(body, index, 0, 0);
-        body.u32(libc::IFLA_EXT_MASK, RTEXT_FILTER_SKIP_STATS);
-    });
+    batch.push(query(LinkUnspec::new_with_index(index)), 0);
+}
+
+fn query(which: LinkMessageBuilder<LinkUnspec>) -> RouteNetlinkMessage {
+    let without_counters = LinkAttribute::ExtMask(vec![LinkExtentMask::SkipStats]);
+    RouteNetlinkMessage::GetLink(which.append_extra_attribute(without_counters).build())
 }
 
 /// None when there is no such link.
@@ -109,7 +103,7 @@ fn get(netlink: &mut Netlink, ask: impl FnOnce(&mut Batch)) -> Result<Option<Lin
     let mut batch = Batch::new();
     ask(&mut batch);
     let mut link = None;
-    let refusals = netlink.exchange(step, batch, |_, message| link = parse(message))?;
+    let refusals = netlink.exchange(step, batch, |_, answer| link = parse(answer))?;
     match refusals.into_iter().find(|refusal| refusal.code != libc::ENODEV) {
         Some(refusal) => Err(refusal.into_error(step)),
         None => Ok(link),
@@ -118,95 +112,84 @@ fn get(netlink: &mut Netlink, ask: impl FnOnce(&mut Batch)) -> Result<Option<Lin
 
 /// All links. 8 µs for each: never on the path of a pod.
 pub(crate) fn all(netlink: &mut Netlink) -> Result<Vec<Link>, DataplaneError> {
-    netlink.dump(
-        "list links",
-        libc::RTM_GETLINK,
-        |body| {
-            ifinfo(body, 0, 0, 0);
-            body.u32(libc::IFLA_EXT_MASK, RTEXT_FILTER_SKIP_STATS);
-        },
-        parse,
-    )
+    netlink.dump("list links", query(LinkMessageBuilder::<LinkUnspec>::new()), parse)
 }
 
 pub(crate) fn push_up(batch: &mut Batch, index: u32, up: bool) {
-    batch.push(libc::RTM_NEWLINK, 0, |body| ifinfo(body, index, if up { IFF_UP } else { 0 }, IFF_UP));
+    let link = LinkUnspec::new_with_index(index);
+    let link = if up { link.up() } else { link.down() };
+    batch.push(RouteNetlinkMessage::NewLink(link.build()), 0);
 }
 
 pub(crate) fn push_mtu(batch: &mut Batch, index: u32, mtu: u32) {
-    batch.push(libc::RTM_NEWLINK, 0, |body| {
-        ifinfo(body, index, 0, 0);
-        body.u32(libc::IFLA_MTU, mtu);
-    });
+    batch.push(RouteNetlinkMessage::NewLink(LinkUnspec::new_with_index(index).mtu(mtu).build()), 0);
 }
 
 /// Sets `net.ipv4.conf.<link>.rp_filter` without a file.
 pub(crate) fn push_rp_filter(batch: &mut Batch, index: u32, value: u32) {
-    batch.push(libc::RTM_SETLINK, 0, |body| {
-        ifinfo(body, index, 0, 0);
-        body.nest(libc::IFLA_AF_SPEC, |families| {
-            families.nest(u16::from(wire::AF_INET), |inet| {
-                inet.nest(IFLA_INET_CONF, |conf| conf.u32(IPV4_DEVCONF_RP_FILTER, value));
-            });
-        });
-    });
+    // Not `AfSpecInet::DevConfRequest`: it leaves zeros out, and zero is a value that a link may get back.
+    let setting = DefaultNla::new(IPV4_DEVCONF_RP_FILTER, value.to_ne_bytes().to_vec());
+    let mut bytes = vec![0; setting.buffer_len()];
+    setting.emit(&mut bytes);
+    let settings = AfSpecInet::Other(DefaultNla::new(IFLA_INET_CONF | NLA_F_NESTED, bytes));
+    let families = LinkAttribute::AfSpecUnspec(vec![AfSpecUnspec::Inet(vec![settings])]);
+    let link = LinkUnspec::new_with_index(index).append_extra_attribute(families).build();
+    batch.push(RouteNetlinkMessage::SetLink(link), 0);
 }
 
 pub(crate) fn push_rename(batch: &mut Batch, index: u32, name: &str) {
-    batch.push(libc::RTM_NEWLINK, 0, |body| {
-        ifinfo(body, index, 0, 0);
-        body.text(libc::IFLA_IFNAME, name);
-    });
+    batch.push(RouteNetlinkMessage::NewLink(LinkUnspec::new_with_index(index).name(name).build()), 0);
 }
 
 /// The kernel answers when the link is gone, 15 ms and more later.
 pub(crate) fn push_delete(batch: &mut Batch, index: u32) {
-    batch.push(libc::RTM_DELLINK, 0, |body| ifinfo(body, index, 0, 0));
+    batch.push(RouteNetlinkMessage::DelLink(LinkUnspec::new_with_index(index).build()), 0);
 }
 
-fn ifinfo(body: &mut Body<'_>, index: u32, flags: u32, change: u32) {
-    let mut header = [0; IFINFOMSG];
-    header[4..8].copy_from_slice(&index.to_ne_bytes());
-    header[8..12].copy_from_slice(&flags.to_ne_bytes());
-    header[12..16].copy_from_slice(&change.to_ne_bytes());
-    body.fixed(&header);
-}
-
-/// Reads an answer or a notification. None for messages about something else than links.
-pub(crate) fn parse(message: Message<'_>) -> Option<Link> {
-    if message.kind != libc::RTM_NEWLINK && message.kind != libc::RTM_DELLINK {
+/// Reads an answer or a notification. None for messages about something else than links, and for what other families say
+/// of a link: a bridge's word that a port has left it is no end of that link. A part that does not parse is left out: the
+/// link is there nevertheless.
+pub(crate) fn parse(frame: &Frame<'_>) -> Option<Link> {
+    if !matches!(frame.message_type(), libc::RTM_NEWLINK | libc::RTM_DELLINK) {
         return None;
     }
-    let mut link = Link {
-        index: wire::read_u32(message.body, 4)?,
-        name: String::new(),
-        mac: None,
-        mtu: 0,
-        up: wire::read_u32(message.body, 8)? & IFF_UP != 0,
-        kind: String::new(),
-        peer: None,
-        rp_filter: None,
-    };
-    for (kind, value) in wire::attributes_after(message.body, IFINFOMSG) {
-        match kind {
-            libc::IFLA_IFNAME => link.name = wire::read_text(value),
-            libc::IFLA_ADDRESS => link.mac = <[u8; 6]>::try_from(value).ok().map(MacAddress),
-            libc::IFLA_MTU => link.mtu = wire::read_u32(value, 0)?,
-            libc::IFLA_LINK => link.peer = wire::read_u32(value, 0),
-            libc::IFLA_LINKINFO => {
-                let name = wire::attributes(value).find(|(kind, _)| *kind == libc::IFLA_INFO_KIND);
-                link.kind = name.map(|(_, name)| wire::read_text(name)).unwrap_or_default();
+    let header = LinkHeader::parse(frame.payload()).ok().filter(|it| it.interface_family == AddressFamily::Unspec)?;
+    let (index, up) = (header.index, header.flags.contains(LinkFlags::Up));
+    let (name, kind) = (String::new(), String::new());
+    let mut link = Link { index, name, mac: None, mtu: 0, up, kind, peer: None, rp_filter: None };
+    for nla in attributes(frame.payload(), &header) {
+        match nla.kind() {
+            // Of these two only one part each: the rest is the driver's and IPv6's.
+            libc::IFLA_LINKINFO => link.kind = kind_of(nla.value()).unwrap_or_default(),
+            libc::IFLA_AF_SPEC => link.rp_filter = rp_filter(nla.value()),
+            libc::IFLA_IFNAME | libc::IFLA_ADDRESS | libc::IFLA_MTU | libc::IFLA_LINK => {
+                match LinkAttribute::parse_with_param(&nla, header.interface_family) {
+                    Ok(LinkAttribute::IfName(name)) => link.name = name,
+                    Ok(LinkAttribute::Address(mac)) => link.mac = mac.try_into().ok().map(MacAddress),
+                    Ok(LinkAttribute::Mtu(mtu)) => link.mtu = mtu,
+                    Ok(LinkAttribute::Link(peer)) => link.peer = Some(peer),
+                    _ => {}
+                }
             }
-            libc::IFLA_AF_SPEC => link.rp_filter = rp_filter(value),
             _ => {}
         }
     }
     Some(link)
 }
 
-/// In answers the per-link values are a plain array, in order of their positions (from 1).
-fn rp_filter(families: &[u8]) -> Option<u32> {
-    let (_, inet) = wire::attributes(families).find(|(kind, _)| *kind == u16::from(wire::AF_INET))?;
-    let (_, values) = wire::attributes(inet).find(|(kind, _)| *kind == IFLA_INET_CONF)?;
-    wire::read_u32(values, (usize::from(IPV4_DEVCONF_RP_FILTER) - 1) * 4)
+fn kind_of(info: &[u8]) -> Option<String> {
+    let kind = nested(info).find(|part| part.kind() == libc::IFLA_INFO_KIND)?;
+    Some(InfoKind::parse(&kind).ok()?.to_string())
 }
+
+fn rp_filter(families: &[u8]) -> Option<u32> {
+    let inet = nested(families).find(|family| family.kind() == AF_INET)?;
+    let settings = nested(inet.value()).find(|part| part.kind() == IFLA_INET_CONF)?;
+    match AfSpecInet::parse(&settings) {
+        Ok(AfSpecInet::DevConf(settings)) => Some(settings.rp_filter.cast_unsigned()),
+        _ => None,
+    }
+}
+
+#[cfg(test)]
+pub(super) mod tests;

@@ -4,23 +4,28 @@ use std::fmt;
 use std::net::Ipv4Addr;
 
 use ipnet::Ipv4Net;
+use netlink_packet_core::{DefaultNla, NLM_F_APPEND, NLM_F_CREATE, NLM_F_REPLACE, ParseableParametrized};
+use netlink_packet_route::route::{
+    RouteAddress, RouteAttribute, RouteFlags, RouteHeader, RouteLwEnCapType, RouteMessage, RouteProtocol, RouteScope,
+    RouteType,
+};
+use netlink_packet_route::{AddressFamily, RouteNetlinkMessage};
 use nix::libc;
+use rtnetlink::RouteMessageBuilder;
 use serde::{Deserialize, Serialize};
 
 use super::super::DataplaneError;
-use super::socket::{NLM_F_APPEND, NLM_F_CREATE, NLM_F_REPLACE};
-use super::wire::{self, Message};
-use super::{Batch, Netlink};
+use super::{Batch, Frame, Netlink, attributes};
 
-const RTMSG: usize = 12;
 /// Recorded as "kernel" because systemd-networkd removes routes and rules of protocols that it does not know when it
 /// restarts, but leaves the kernel's own alone.
-const PROTOCOL: u8 = libc::RTPROT_KERNEL;
-const RTNH_F_ONLINK: u32 = 4;
+const PROTOCOL: RouteProtocol = RouteProtocol::Kernel;
 pub(crate) const MAIN: u32 = 254;
-const CLONED: u32 = libc::RTM_F_CLONED;
-/// Attributes that are kept as they are: metrics (MTU, windows, …), realm, gateway of another family, encapsulation.
-const KEPT: [u16; 5] = [libc::RTA_METRICS, libc::RTA_FLOW, 18, 21, 22];
+const RTA_VIA: u16 = 18;
+const RTA_ENCAP_TYPE: u16 = 21;
+const RTA_ENCAP: u16 = 22;
+/// Longest attribute that is put back. The kernel's own are shorter than a page.
+const LONGEST: usize = 4096;
 
 /// A unicast route over one link.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord)]
@@ -44,7 +49,8 @@ pub(crate) struct RouteAsFound {
     pub(crate) protocol: u8,
     pub(crate) scope: u8,
     pub(crate) onlink: bool,
-    /// What else it had, by attribute, as the kernel said it.
+    /// What else it had, by attribute, as the kernel said it: metrics (MTU, windows, …), realm, gateway of another family,
+    /// encapsulation.
     pub(crate) more: Vec<(u16, Vec<u8>)>,
 }
 
@@ -58,170 +64,139 @@ impl fmt::Display for RouteAsFound {
 
 /// Adds a route over `link` as it was, beside those to the same destination.
 pub(crate) fn push_again(batch: &mut Batch, table: u32, link: u32, found: &RouteAsFound) {
-    batch.push(libc::RTM_NEWROUTE, NLM_F_CREATE | NLM_F_APPEND, |body| {
-        let RouteAsFound { destination, gateway, source, metric, protocol, scope, onlink, more } = found;
-        let flags = if *onlink { RTNH_F_ONLINK } else { 0 };
-        let length = destination.prefix_len();
-        header(body, table, length, *protocol, *scope, libc::RTN_UNICAST, flags);
-        if length > 0 {
-            body.address(libc::RTA_DST, destination.network());
-        }
-        body.u32(libc::RTA_TABLE, table);
-        body.u32(libc::RTA_OIF, link);
-        if let Some(gateway) = gateway {
-            body.address(libc::RTA_GATEWAY, *gateway);
-        }
-        if let Some(source) = source {
-            body.address(libc::RTA_PREFSRC, *source);
-        }
-        if let Some(metric) = metric {
-            body.u32(libc::RTA_PRIORITY, *metric);
-        }
-        for (kind, value) in more {
-            body.bytes(*kind, value);
-        }
-    });
+    let RouteAsFound { destination, gateway, source, metric, protocol, scope, onlink, more } = found;
+    let mut route = to(*destination, *gateway, table)
+        .protocol(RouteProtocol::from(*protocol))
+        .scope(RouteScope::from(*scope))
+        .output_interface(link);
+    if *onlink {
+        route = route.onlink();
+    }
+    if let Some(source) = source {
+        route = route.pref_source(*source);
+    }
+    if let Some(metric) = metric {
+        route = route.priority(*metric);
+    }
+    let more = more.iter().filter(|(_, value)| value.len() <= LONGEST);
+    let more = more.map(|(kind, value)| RouteAttribute::Other(DefaultNla::new(*kind, value.clone())));
+    route.get_mut().attributes.extend(more);
+    batch.push(RouteNetlinkMessage::NewRoute(route.build()), NLM_F_CREATE | NLM_F_APPEND);
 }
 
 /// Adds the route, or replaces the one to the same destination.
 pub(crate) fn push_replace(batch: &mut Batch, route: Route) {
-    batch.push(libc::RTM_NEWROUTE, NLM_F_CREATE | NLM_F_REPLACE, |body| {
-        write(body, route, PROTOCOL);
-    });
+    let made = to(route.destination, route.gateway, route.table).protocol(PROTOCOL).output_interface(route.link);
+    let made = match route.gateway {
+        None => made.scope(RouteScope::Link),
+        // On-link: the gateway needs no route of its own to be believed.
+        Some(_) => made.scope(RouteScope::Universe).onlink(),
+    };
+    batch.push(RouteNetlinkMessage::NewRoute(made.build()), NLM_F_CREATE | NLM_F_REPLACE);
 }
 
 /// Deletes the route to that destination; a gateway or link that is given has to match.
 pub(crate) fn push_delete(batch: &mut Batch, route: Route) {
-    batch.push(libc::RTM_DELROUTE, 0, |body| {
-        header(body, route.table, route.destination.prefix_len(), 0, libc::RT_SCOPE_NOWHERE, libc::RTN_UNSPEC, 0);
-        destination(body, route);
-        body.u32(libc::RTA_TABLE, route.table);
-        if let Some(gateway) = route.gateway {
-            body.address(libc::RTA_GATEWAY, gateway);
-        }
-        if route.link != 0 {
-            body.u32(libc::RTA_OIF, route.link);
-        }
-    });
-}
-
-fn write(body: &mut wire::Body<'_>, route: Route, protocol: u8) {
-    let (scope, flags) = match route.gateway {
-        None => (libc::RT_SCOPE_LINK, 0),
-        // On-link: the gateway needs no route of its own to be believed.
-        Some(_) => (libc::RT_SCOPE_UNIVERSE, RTNH_F_ONLINK),
-    };
-    header(body, route.table, route.destination.prefix_len(), protocol, scope, libc::RTN_UNICAST, flags);
-    destination(body, route);
-    body.u32(libc::RTA_TABLE, route.table);
-    if let Some(gateway) = route.gateway {
-        body.address(libc::RTA_GATEWAY, gateway);
+    let mut unwanted = to(route.destination, route.gateway, route.table)
+        .protocol(RouteProtocol::Unspec)
+        .scope(RouteScope::NoWhere)
+        .kind(RouteType::Unspec);
+    if route.link != 0 {
+        unwanted = unwanted.output_interface(route.link);
     }
-    body.u32(libc::RTA_OIF, route.link);
+    batch.push(RouteNetlinkMessage::DelRoute(unwanted.build()), 0);
 }
 
-fn destination(body: &mut wire::Body<'_>, route: Route) {
-    if route.destination.prefix_len() > 0 {
-        body.address(libc::RTA_DST, route.destination.network());
+/// A unicast route in `table`.
+fn to(destination: Ipv4Net, gateway: Option<Ipv4Addr>, table: u32) -> RouteMessageBuilder<Ipv4Addr> {
+    let mut route = RouteMessageBuilder::<Ipv4Addr>::new().table_id(table);
+    if destination.prefix_len() > 0 {
+        route = route.destination_prefix(destination.network(), destination.prefix_len());
     }
-}
-
-fn header(body: &mut wire::Body<'_>, table: u32, length: u8, protocol: u8, scope: u8, kind: u8, flags: u32) {
-    let mut header = [0; RTMSG];
-    header[0] = wire::AF_INET;
-    header[1] = length;
-    header[4] = u8::try_from(table).unwrap_or(libc::RT_TABLE_UNSPEC);
-    header[5] = protocol;
-    header[6] = scope;
-    header[7] = kind;
-    header[8..12].copy_from_slice(&flags.to_ne_bytes());
-    body.fixed(&header);
+    match gateway {
+        Some(gateway) => route.gateway(gateway),
+        None => route,
+    }
 }
 
 /// The unicast routes of one table, over one link if given.
 pub(crate) fn in_table(netlink: &mut Netlink, table: u32, link: Option<u32>) -> Result<Vec<Route>, DataplaneError> {
-    dump(netlink, table, link, parse)
+    Ok(dump(netlink, table, link)?.into_iter().map(|(route, _)| route).collect())
 }
 
-/// The unicast routes of one table over one link, with all that is needed to make them again.
+/// The unicast routes of one table over one link, with all that is needed to make them again. Without those for one type
+/// of service: we never remove them.
 pub(crate) fn as_found(netlink: &mut Netlink, table: u32, link: u32) -> Result<Vec<RouteAsFound>, DataplaneError> {
-    dump(netlink, table, Some(link), parse_whole)
+    Ok(dump(netlink, table, Some(link))?.into_iter().filter_map(|(_, found)| found).collect())
 }
 
-fn dump<T>(
+fn dump(
     netlink: &mut Netlink,
     table: u32,
     link: Option<u32>,
-    read: impl Fn(Message<'_>) -> Option<T>,
-) -> Result<Vec<T>, DataplaneError> {
-    let listed = netlink.dump(
-        "list routes",
-        libc::RTM_GETROUTE,
-        |body| {
-            header(body, 0, 0, 0, 0, 0, 0);
-            body.u32(libc::RTA_TABLE, table);
-            if let Some(link) = link {
-                body.u32(libc::RTA_OIF, link);
-            }
-        },
-        // Kernels without strict checking do not filter.
-        |message| {
-            let route = parse(message)?;
-            (route.table == table && link.is_none_or(|link| route.link == link)).then(|| read(message))?
-        },
-    );
-    match listed {
-        // A table that never held a route does not exist; kernels with strict checking say so.
-        Err(DataplaneError::Kernel { code: libc::ENOENT | libc::ESRCH, .. }) => Ok(Vec::new()),
+) -> Result<Vec<(Route, Option<RouteAsFound>)>, DataplaneError> {
+    let mut request = RouteMessage::default();
+    request.header.address_family = AddressFamily::Inet;
+    request.attributes.push(RouteAttribute::Table(table));
+    request.attributes.extend(link.map(RouteAttribute::Oif));
+    // Kernels without strict checking do not filter.
+    let wanted = |route: &Route| route.table == table && link.is_none_or(|link| route.link == link);
+    let read = |answer: &Frame<'_>| read(answer).filter(|(route, _)| wanted(route));
+    match netlink.dump("list routes", RouteNetlinkMessage::GetRoute(request), read) {
+        // A table that never held a route does not exist, and a link that has gone has none. Kernels that check strictly
+        // say so.
+        Err(DataplaneError::Kernel { code: libc::ENOENT | libc::ESRCH | libc::ENODEV, .. }) => Ok(Vec::new()),
         listed => listed,
     }
 }
 
 /// Reads an answer or a notification. None for other families, other kinds, and routes over several links.
-pub(crate) fn parse(message: Message<'_>) -> Option<Route> {
-    let body = message.body;
-    if !matches!(message.kind, libc::RTM_NEWROUTE | libc::RTM_DELROUTE)
-        || *body.first()? != wire::AF_INET
-        || *body.get(7)? != libc::RTN_UNICAST
-        || wire::read_u32(body, 8)? & CLONED != 0
-    {
-        return None;
-    }
-    let mut table = u32::from(*body.get(4)?);
-    let (mut destination, mut gateway, mut link) = (Ipv4Addr::UNSPECIFIED, None, None);
-    for (kind, value) in wire::attributes_after(body, RTMSG) {
-        match kind {
-            libc::RTA_TABLE => table = wire::read_u32(value, 0)?,
-            libc::RTA_DST => destination = wire::read_address(value)?,
-            libc::RTA_GATEWAY => gateway = wire::read_address(value),
-            libc::RTA_OIF => link = wire::read_u32(value, 0),
-            _ => {}
-        }
-    }
-    Some(Route { table, destination: Ipv4Net::new(destination, *body.get(1)?).ok()?, gateway, link: link? })
+pub(crate) fn parse(frame: &Frame<'_>) -> Option<Route> {
+    read(frame).map(|(route, _)| route)
 }
 
-/// Of a message that [`parse`] reads. None of a route for one type of service: we never remove it.
-fn parse_whole(message: Message<'_>) -> Option<RouteAsFound> {
-    let body = message.body;
-    let plain = parse(message).filter(|_| body.get(3) == Some(&0))?;
-    let mut found = RouteAsFound {
-        destination: plain.destination,
-        gateway: plain.gateway,
-        source: None,
-        metric: None,
-        protocol: *body.get(5)?,
-        scope: *body.get(6)?,
-        onlink: wire::read_u32(body, 8)? & RTNH_F_ONLINK != 0,
-        more: Vec::new(),
-    };
-    for (kind, value) in wire::attributes_after(body, RTMSG) {
-        match kind {
-            libc::RTA_PREFSRC => found.source = wire::read_address(value),
-            libc::RTA_PRIORITY => found.metric = wire::read_u32(value, 0),
-            kind if KEPT.contains(&kind) => found.more.push((kind, value.to_vec())),
+/// What a message says of a route, in both forms. None also if a part that is used here does not parse: without it the
+/// route would look like another.
+fn read(frame: &Frame<'_>) -> Option<(Route, Option<RouteAsFound>)> {
+    if !matches!(frame.message_type(), libc::RTM_NEWROUTE | libc::RTM_DELROUTE) {
+        return None;
+    }
+    let header = RouteHeader::parse(frame.payload()).ok()?;
+    let RouteHeader { address_family, kind, flags, .. } = header;
+    if (address_family, kind) != (AddressFamily::Inet, RouteType::Unicast) || flags.contains(RouteFlags::Cloned) {
+        return None;
+    }
+    let (mut table, mut destination) = (u32::from(header.table), Ipv4Addr::UNSPECIFIED);
+    let (mut gateway, mut link, mut source, mut metric, mut more) = (None, None, None, None, Vec::new());
+    for nla in attributes(frame.payload(), &header) {
+        match nla.kind() {
+            libc::RTA_METRICS | libc::RTA_FLOW | RTA_VIA | RTA_ENCAP_TYPE | RTA_ENCAP => {
+                more.push((nla.kind(), nla.value().to_vec()));
+            }
+            libc::RTA_DST
+            | libc::RTA_GATEWAY
+            | libc::RTA_OIF
+            | libc::RTA_TABLE
+            | libc::RTA_PREFSRC
+            | libc::RTA_PRIORITY => {
+                match RouteAttribute::parse_with_param(&nla, (address_family, kind, RouteLwEnCapType::None)).ok()? {
+                    RouteAttribute::Table(number) => table = number,
+                    RouteAttribute::Destination(RouteAddress::Inet(address)) => destination = address,
+                    RouteAttribute::Gateway(RouteAddress::Inet(address)) => gateway = Some(address),
+                    RouteAttribute::Oif(index) => link = Some(index),
+                    RouteAttribute::PrefSource(RouteAddress::Inet(address)) => source = Some(address),
+                    RouteAttribute::Priority(number) => metric = Some(number),
+                    _ => {}
+                }
+            }
             _ => {}
         }
     }
-    Some(found)
+    let destination = Ipv4Net::new(destination, header.destination_prefix_length).ok()?;
+    let (protocol, scope, onlink) = (header.protocol.into(), header.scope.into(), flags.contains(RouteFlags::Onlink));
+    let found = RouteAsFound { destination, gateway, source, metric, protocol, scope, onlink, more };
+    Some((Route { table, destination, gateway, link: link? }, (header.tos == 0).then_some(found)))
 }
+
+#[cfg(test)]
+pub(super) mod tests;

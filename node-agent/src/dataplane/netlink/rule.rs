@@ -3,25 +3,16 @@
 //! The kernel ignores NLM_F_REPLACE for rules and adds a duplicate instead: rules are added with EXCL, and "exists" is
 //! success.
 
-use std::net::Ipv4Addr;
+use std::net::{IpAddr, Ipv4Addr};
 
+use netlink_packet_core::{NLM_F_CREATE, NLM_F_EXCL, Parseable};
+use netlink_packet_route::route::RouteProtocol;
+use netlink_packet_route::rule::{RuleAction, RuleAttribute, RuleFlags, RuleHeader, RuleMessage};
+use netlink_packet_route::{AddressFamily, RouteNetlinkMessage};
 use nix::libc;
 
 use super::super::DataplaneError;
-use super::socket::{NLM_F_CREATE, NLM_F_EXCL};
-use super::wire::{self, Message};
-use super::{Batch, Netlink};
-
-const FIB_RULE_HDR: usize = 12;
-const FRA_DST: u16 = 1;
-const FRA_SRC: u16 = 2;
-const FRA_PRIORITY: u16 = 6;
-const FRA_FWMARK: u16 = 10;
-const FRA_SUPPRESS_PREFIXLEN: u16 = 14;
-const FRA_TABLE: u16 = 15;
-const FRA_FWMASK: u16 = 16;
-const FRA_PROTOCOL: u16 = 21;
-const FR_ACT_TO_TBL: u8 = 1;
+use super::{Batch, Frame, Netlink};
 
 /// A rule that looks up a table.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord)]
@@ -54,84 +45,83 @@ impl std::fmt::Display for Rule {
 }
 
 pub(crate) fn push_add(batch: &mut Batch, rule: Rule) {
-    batch.push(libc::RTM_NEWRULE, NLM_F_CREATE | NLM_F_EXCL, |body| {
-        write(body, rule);
-        // As with routes: what claims to be the kernel's own survives a restart of systemd-networkd.
-        body.u8(FRA_PROTOCOL, libc::RTPROT_KERNEL);
-    });
+    let mut message = message(rule);
+    // As with routes: what claims to be the kernel's own survives a restart of systemd-networkd.
+    message.attributes.push(RuleAttribute::Protocol(RouteProtocol::Kernel));
+    batch.push(RouteNetlinkMessage::NewRule(message), NLM_F_CREATE | NLM_F_EXCL);
 }
 
 pub(crate) fn push_delete(batch: &mut Batch, rule: Rule) {
-    batch.push(libc::RTM_DELRULE, 0, |body| write(body, rule));
+    batch.push(RouteNetlinkMessage::DelRule(message(rule)), 0);
 }
 
-fn write(body: &mut wire::Body<'_>, rule: Rule) {
-    let mut header = [0; FIB_RULE_HDR];
-    header[0] = wire::AF_INET;
-    header[1] = if rule.destination.is_some() { 32 } else { 0 };
-    header[2] = if rule.source.is_some() { 32 } else { 0 };
-    header[4] = u8::try_from(rule.table).unwrap_or(libc::RT_TABLE_UNSPEC);
-    header[7] = FR_ACT_TO_TBL;
-    body.fixed(&header);
-    body.u32(FRA_PRIORITY, rule.priority);
-    body.u32(FRA_TABLE, rule.table);
-    if let Some((mark, mask)) = rule.mark {
-        body.u32(FRA_FWMARK, mark);
-        body.u32(FRA_FWMASK, mask);
-    }
-    if let Some(source) = rule.source {
-        body.address(FRA_SRC, source);
-    }
-    if let Some(destination) = rule.destination {
-        body.address(FRA_DST, destination);
-    }
+/// Not by rtnetlink: it builds rules only on a connection of its own.
+fn message(rule: Rule) -> RuleMessage {
+    let Rule { priority, table, mark, source, destination } = rule;
+    let bits = |address: Option<Ipv4Addr>| if address.is_some() { 32 } else { 0 };
+    let mut message = RuleMessage::default();
+    message.header.family = AddressFamily::Inet;
+    message.header.dst_len = bits(destination);
+    message.header.src_len = bits(source);
+    message.header.table = u8::try_from(table).unwrap_or(libc::RT_TABLE_UNSPEC);
+    message.header.action = RuleAction::ToTable;
+    message.attributes = vec![RuleAttribute::Priority(priority), RuleAttribute::Table(table)];
+    message.attributes.extend(mark.map(|(mark, _)| RuleAttribute::FwMark(mark)));
+    message.attributes.extend(mark.map(|(_, mask)| RuleAttribute::FwMask(mask)));
+    message.attributes.extend(source.map(|source| RuleAttribute::Source(source.into())));
+    message.attributes.extend(destination.map(|destination| RuleAttribute::Destination(destination.into())));
+    message
 }
 
 /// All rules of the forms that [`Rule`] can express.
 pub(crate) fn all(netlink: &mut Netlink) -> Result<Vec<Rule>, DataplaneError> {
-    netlink.dump(
-        "list rules",
-        libc::RTM_GETRULE,
-        |body| {
-            let mut header = [0; FIB_RULE_HDR];
-            header[0] = wire::AF_INET;
-            body.fixed(&header);
-        },
-        parse,
-    )
+    let mut request = RuleMessage::default();
+    request.header.family = AddressFamily::Inet;
+    netlink.dump("list rules", RouteNetlinkMessage::GetRule(request), parse)
 }
 
-/// Reads an answer or a notification. None for rules with conditions that [`Rule`] does not know.
-pub(crate) fn parse(message: Message<'_>) -> Option<Rule> {
-    let body = message.body;
-    if !matches!(message.kind, libc::RTM_NEWRULE | libc::RTM_DELRULE)
-        || *body.first()? != wire::AF_INET
-        || *body.get(7)? != FR_ACT_TO_TBL
-        || !matches!((*body.get(1)?, *body.get(2)?), (0 | 32, 0 | 32))
-        || wire::read_u32(body, 8)? & INVERTED != 0
+/// Reads an answer or a notification. None for rules with conditions that [`Rule`] does not know: so they are parsed
+/// whole, and one that does not parse is no rule of ours.
+pub(crate) fn parse(frame: &Frame<'_>) -> Option<Rule> {
+    if !matches!(frame.message_type(), libc::RTM_NEWRULE | libc::RTM_DELRULE)
+        || RuleHeader::parse(frame.payload()).ok()?.family != AddressFamily::Inet
     {
         return None;
     }
-    let mut rule = Rule { priority: 0, table: u32::from(*body.get(4)?), mark: None, source: None, destination: None };
-    let (mut mark, mut bits) = (None, u32::MAX);
-    for (kind, value) in wire::attributes_after(body, FIB_RULE_HDR) {
-        match kind {
-            FRA_PRIORITY => rule.priority = wire::read_u32(value, 0)?,
-            FRA_TABLE => rule.table = wire::read_u32(value, 0)?,
-            FRA_FWMARK => mark = wire::read_u32(value, 0),
-            FRA_FWMASK => bits = wire::read_u32(value, 0)?,
-            FRA_SRC => rule.source = wire::read_address(value),
-            FRA_DST => rule.destination = wire::read_address(value),
-            FRA_SUPPRESS_PREFIXLEN if wire::read_u32(value, 0)? != u32::MAX => return None,
-            kind if CONDITIONS.contains(&kind) => return None,
-            _ => {}
+    let message = RuleMessage::parse(frame.payload()).ok()?;
+    let header = &message.header;
+    if header.action != RuleAction::ToTable
+        || !matches!((header.dst_len, header.src_len), (0 | 32, 0 | 32))
+        || header.tos != 0
+        || header.flags.contains(RuleFlags::Invert)
+    {
+        return None;
+    }
+    let mut rule = Rule { priority: 0, table: u32::from(header.table), mark: None, source: None, destination: None };
+    let (mut mark, mut bits) = (None, None);
+    for attribute in message.attributes {
+        match attribute {
+            RuleAttribute::Priority(priority) => rule.priority = priority,
+            RuleAttribute::Table(table) => rule.table = table,
+            RuleAttribute::FwMark(value) => mark = Some(value),
+            RuleAttribute::FwMask(value) => bits = Some(value),
+            RuleAttribute::Source(IpAddr::V4(source)) => rule.source = Some(source),
+            RuleAttribute::Destination(IpAddr::V4(destination)) => rule.destination = Some(destination),
+            // No conditions: who made it, which realm its packets count for, and "suppresses nothing".
+            RuleAttribute::Protocol(_)
+            | RuleAttribute::Realm(_)
+            | RuleAttribute::SuppressPrefixLen(u32::MAX)
+            | RuleAttribute::SuppressIfGroup(u32::MAX) => {}
+            // Interfaces, tunnels, users, protocols, ports, and whatever a newer kernel can ask for.
+            _ => return None,
         }
     }
-    rule.mark = mark.map(|mark| (mark, bits));
+    // The kernel does not say a mark of zero.
+    if mark.is_some() || bits.is_some() {
+        rule.mark = Some((mark.unwrap_or(0), bits.unwrap_or(u32::MAX)));
+    }
     Some(rule)
 }
 
-/// FIB_RULE_INVERT: "not".
-const INVERTED: u32 = 2;
-/// Interfaces, tunnel, users, protocol and ports: conditions that none of our rules has.
-const CONDITIONS: [u16; 9] = [3, 12, 13, 17, 19, 20, 22, 23, 24];
+#[cfg(test)]
+pub(super) mod tests;

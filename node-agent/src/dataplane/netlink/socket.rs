@@ -1,44 +1,66 @@
-//! A netlink socket that sends batches and waits for their answers, with a limit on the wait.
+//! A netlink socket that sends batches and waits for their answers, with a limit on the wait. Knows headers only: what is
+//! in a message is for those who write and read it.
 //!
 //! It lives in the network namespace of the thread that opened it, for good.
 
 use std::os::fd::AsFd;
 use std::time::Duration;
 
+use netlink_packet_core::{
+    DoneBuffer, ErrorBuffer, NLM_F_ACK, NLM_F_ACK_TLVS, NLM_F_CAPPED, NLM_F_DUMP, NLM_F_DUMP_INTR, NLM_F_REQUEST,
+    NLMSG_DONE, NLMSG_ERROR, NLMSG_OVERRUN, NetlinkBuffer, NetlinkHeader, NetlinkMessage, NetlinkPayload,
+    NetlinkSerializable, NlasIterator, parse_string,
+};
 use netlink_sys::{Socket, SocketAddr};
 use nix::libc;
 use nix::sys::socket::{setsockopt, sockopt};
 use nix::sys::time::TimeVal;
 
 use super::super::DataplaneError;
-use super::wire::{self, Body, Message};
 
-const NLMSG_ERROR: u16 = 2;
-const NLMSG_DONE: u16 = 3;
-pub(crate) const NLM_F_REQUEST: u16 = 0x1;
-const NLM_F_ACK: u16 = 0x4;
-const NLM_F_DUMP: u16 = 0x300;
-const NLM_F_DUMP_INTR: u16 = 0x10;
-pub(crate) const NLM_F_REPLACE: u16 = 0x100;
-pub(crate) const NLM_F_EXCL: u16 = 0x200;
-pub(crate) const NLM_F_CREATE: u16 = 0x400;
-pub(crate) const NLM_F_APPEND: u16 = 0x800;
-const NLM_F_ACK_TLVS: u16 = 0x200;
 const NLMSGERR_ATTR_MSG: u16 = 1;
+/// Bytes of `struct nlmsghdr`.
+const HEADER: usize = 16;
 /// The kernel fills at most 32 kB into one datagram of a dump.
 const RECEIVE_BUFFER: usize = 32 * 1024;
 /// A dump during which something changed is torn; under steady change the last attempt counts.
 const DUMP_ATTEMPTS: u32 = 8;
+
+/// A received message: its header, and the bytes behind it.
+pub(crate) type Frame<'a> = NetlinkBuffer<&'a [u8]>;
+
+/// The messages of one datagram. Ends early on a length that does not fit.
+pub(crate) fn frames(mut datagram: &[u8]) -> impl Iterator<Item = Frame<'_>> {
+    std::iter::from_fn(move || {
+        if datagram.is_empty() {
+            return None;
+        }
+        let frame = NetlinkBuffer::new_checked(datagram).ok()?;
+        datagram = datagram.get(aligned(frame.length())..).unwrap_or_default();
+        Some(frame)
+    })
+}
+
+/// Messages start at multiples of four bytes.
+fn aligned(length: u32) -> usize {
+    usize::try_from(length).unwrap_or(usize::MAX - 3).next_multiple_of(4)
+}
+
+/// Whether the kernel itself sent a datagram. With the right capability every process can send to any netlink socket.
+pub(crate) fn is_kernel(sender: &SocketAddr) -> bool {
+    sender.port_number() == 0
+}
 
 /// Messages that go to the kernel in one send, in order.
 #[derive(Debug, Default)]
 pub(crate) struct Batch {
     bytes: Vec<u8>,
     count: u32,
-    /// Where the message starts whose answer ends the exchange, and its position.
-    awaited: usize,
-    awaited_index: u32,
+    /// Position of the message whose answer ends the exchange.
+    awaited: u32,
     transaction: bool,
+    /// A message was left out because it is too long for netlink: the batch must not be sent.
+    too_long: bool,
 }
 
 impl Batch {
@@ -53,43 +75,52 @@ impl Batch {
     }
 
     /// Adds a message. Its position (from 0) is what errors refer to.
-    pub(crate) fn push(&mut self, kind: u16, flags: u16, fill: impl FnOnce(&mut Body<'_>)) {
-        self.awaited = self.bytes.len();
-        self.awaited_index = self.count;
-        self.push_unawaited(kind, flags, fill);
+    pub(crate) fn push(&mut self, message: impl NetlinkSerializable, flags: u16) {
+        self.awaited = self.count;
+        self.push_unawaited(message, flags);
     }
 
     /// Adds the closing frame of a transaction, which the kernel does not acknowledge.
-    pub(crate) fn push_unawaited(&mut self, kind: u16, flags: u16, fill: impl FnOnce(&mut Body<'_>)) {
-        wire::message(&mut self.bytes, kind, NLM_F_REQUEST | flags, self.count, fill);
+    pub(crate) fn push_unawaited(&mut self, message: impl NetlinkSerializable, flags: u16) {
+        let mut header = NetlinkHeader::default();
+        header.flags = NLM_F_REQUEST | flags;
+        let mut message = NetlinkMessage::new(header, NetlinkPayload::InnerMessage(message));
+        message.finalize();
+        // Attributes have 16 bits for their length; the crate panics when it writes one that does not fit.
+        if message.header.length > u32::from(u16::MAX) {
+            self.too_long = true;
+            return;
+        }
+        let start = self.bytes.len();
+        self.bytes.resize(start + aligned(message.header.length), 0);
+        if let Some(place) = self.bytes.get_mut(start..) {
+            message.serialize(place);
+        }
         self.count += 1;
     }
 
     pub(crate) fn is_empty(&self) -> bool {
-        self.count == 0
+        self.count == 0 && !self.too_long
     }
 
     /// Numbers the messages from `first` on and asks for an acknowledgement of the last one only: messages that fail are
     /// answered in any case.
     fn seal(&mut self, first: u32, flags_of_awaited: u16) {
-        let mut at = 0;
-        while let Some(length) = wire::read_u32(&self.bytes, at).and_then(|length| usize::try_from(length).ok()) {
-            if let (Some(sequence), Some(place)) =
-                (wire::read_u32(&self.bytes, at + 8), self.bytes.get_mut(at + 8..at + 12))
-            {
-                place.copy_from_slice(&sequence.wrapping_add(first).to_ne_bytes());
+        let mut rest = self.bytes.as_mut_slice();
+        for index in 0..self.count {
+            let Ok(mut message) = NetlinkBuffer::new_checked(&mut *rest) else { return };
+            message.set_sequence_number(first.wrapping_add(index));
+            if index == self.awaited {
+                message.set_flags(message.flags() | flags_of_awaited);
             }
-            at += length.next_multiple_of(4).max(wire::HEADER);
-        }
-        let flags = wire::read_u16(&self.bytes, self.awaited + 6).unwrap_or_default() | flags_of_awaited;
-        if let Some(place) = self.bytes.get_mut(self.awaited + 6..self.awaited + 8) {
-            place.copy_from_slice(&flags.to_ne_bytes());
+            let length = aligned(message.length());
+            rest = std::mem::take(&mut rest).get_mut(length..).unwrap_or_default();
         }
     }
 }
 
 /// A message of a batch that the kernel refused.
-#[derive(Debug, Clone)]
+#[derive(Debug, Clone, PartialEq, Eq)]
 pub(crate) struct Refusal {
     /// Position in the batch.
     pub(crate) index: u32,
@@ -134,11 +165,20 @@ impl Netlink {
     }
 
     fn open(family: i32, timeout: Duration) -> Result<Self, DataplaneError> {
+        let netlink = Self::bound(family, timeout)?;
+        // From here on the kernel refuses what other processes send to this socket.
+        netlink
+            .socket
+            .connect(&SocketAddr::new(0, 0))
+            .map_err(|error| DataplaneError::io("open a netlink socket", error))?;
+        Ok(netlink)
+    }
+
+    fn bound(family: i32, timeout: Duration) -> Result<Self, DataplaneError> {
         let step = "open a netlink socket";
         let mut socket = Socket::new(isize::try_from(family).unwrap_or_default())
             .map_err(|error| DataplaneError::io(step, error))?;
         let port = socket.bind_auto().map_err(|error| DataplaneError::io(step, error))?.port_number();
-        socket.connect(&SocketAddr::new(0, 0)).map_err(|error| DataplaneError::io(step, error))?;
         let limit =
             TimeVal::new(i64::try_from(timeout.as_secs()).unwrap_or(i64::MAX), i64::from(timeout.subsec_micros()));
         setsockopt(&socket.as_fd(), sockopt::ReceiveTimeout, &limit)
@@ -160,7 +200,7 @@ impl Netlink {
         &mut self,
         step: &'static str,
         mut batch: Batch,
-        mut on: impl FnMut(u32, Message<'_>),
+        mut on: impl FnMut(u32, &Frame<'_>),
     ) -> Result<Vec<Refusal>, DataplaneError> {
         if batch.is_empty() {
             return Ok(Vec::new());
@@ -169,20 +209,23 @@ impl Netlink {
         let mut refusals = Vec::new();
         loop {
             self.receive(step)?;
-            for message in wire::messages(&self.buffer) {
-                let index = message.sequence.wrapping_sub(first);
+            for frame in frames(&self.buffer) {
+                let index = frame.sequence_number().wrapping_sub(first);
                 if index >= batch.count {
                     continue; // the late answer to an exchange that timed out
                 }
-                if message.kind != NLMSG_ERROR {
-                    on(index, message);
-                    continue;
-                }
-                let refusal = refusal(index, message);
-                let whole = batch.transaction && index == 0 && refusal.is_some();
-                refusals.extend(refusal);
-                if whole || index == batch.awaited_index {
-                    return Ok(refusals);
+                match frame.message_type() {
+                    NLMSG_ERROR => {
+                        let Some(code) = error_code(&frame) else { continue };
+                        if code != 0 {
+                            refusals.push(refusal(index, code, &frame));
+                        }
+                        if index == batch.awaited || (batch.transaction && index == 0 && code != 0) {
+                            return Ok(refusals);
+                        }
+                    }
+                    0..=NLMSG_OVERRUN => {}
+                    _ => on(index, &frame),
                 }
             }
         }
@@ -190,10 +233,7 @@ impl Netlink {
 
     /// [`Self::exchange`] where any refusal is an error.
     pub(crate) fn execute(&mut self, step: &'static str, batch: Batch) -> Result<(), DataplaneError> {
-        match self.exchange(step, batch, |_, _| {})?.into_iter().next() {
-            None => Ok(()),
-            Some(refusal) => Err(refusal.into_error(step)),
-        }
+        self.execute_unless(step, batch, &[])
     }
 
     /// [`Self::execute`] where the codes in `fine` mean that the thing is done already.
@@ -214,28 +254,29 @@ impl Netlink {
     pub(crate) fn dump<T>(
         &mut self,
         step: &'static str,
-        kind: u16,
-        fill: impl Fn(&mut Body<'_>),
-        mut read: impl FnMut(Message<'_>) -> Option<T>,
+        request: impl NetlinkSerializable,
+        mut read: impl FnMut(&Frame<'_>) -> Option<T>,
     ) -> Result<Vec<T>, DataplaneError> {
+        let mut batch = Batch::new();
+        batch.push(request, 0);
         let mut attempt = 1;
         loop {
-            let mut batch = Batch::new();
-            batch.push(kind, 0, |body| fill(body));
             let first = self.send(step, &mut batch, NLM_F_DUMP)?;
             let mut values = Vec::new();
             let mut torn = false;
             'answers: loop {
                 self.receive(step)?;
-                for message in wire::messages(&self.buffer).filter(|message| message.sequence == first) {
-                    torn |= message.flags & NLM_F_DUMP_INTR != 0;
-                    match message.kind {
-                        NLMSG_DONE => break 'answers,
-                        NLMSG_ERROR => match refusal(0, message) {
-                            Some(refusal) => return Err(refusal.into_error(step)),
-                            None => break 'answers,
+                for frame in frames(&self.buffer).filter(|frame| frame.sequence_number() == first) {
+                    torn |= frame.flags() & NLM_F_DUMP_INTR != 0;
+                    match frame.message_type() {
+                        // A dump that fails half way says so in its end.
+                        NLMSG_ERROR | NLMSG_DONE => match error_code(&frame) {
+                            None => {}
+                            Some(0) => break 'answers,
+                            Some(code) => return Err(refusal(0, code, &frame).into_error(step)),
                         },
-                        _ => values.extend(read(message)),
+                        0..=NLMSG_OVERRUN => {}
+                        _ => values.extend(read(&frame)),
                     }
                 }
             }
@@ -247,6 +288,9 @@ impl Netlink {
     }
 
     fn send(&mut self, step: &'static str, batch: &mut Batch, flags_of_awaited: u16) -> Result<u32, DataplaneError> {
+        if batch.too_long {
+            return Err(DataplaneError::io(step, std::io::Error::from_raw_os_error(libc::EMSGSIZE)));
+        }
         let first = self.sequence;
         self.sequence = first.wrapping_add(batch.count);
         batch.seal(first, flags_of_awaited);
@@ -255,10 +299,11 @@ impl Netlink {
     }
 
     fn receive(&mut self, step: &'static str) -> Result<(), DataplaneError> {
-        self.buffer.clear();
         loop {
-            match self.socket.recv(&mut self.buffer, 0) {
-                Ok(_) => return Ok(()),
+            self.buffer.clear();
+            match self.socket.recv_from(&mut self.buffer, 0) {
+                Ok((_, sender)) if is_kernel(&sender) => return Ok(()),
+                Ok(_) => {}
                 Err(error) if error.kind() == std::io::ErrorKind::Interrupted => {}
                 Err(error) => return Err(DataplaneError::io(step, error)),
             }
@@ -266,20 +311,36 @@ impl Netlink {
     }
 }
 
-/// None for an acknowledgement.
-fn refusal(index: u32, message: Message<'_>) -> Option<Refusal> {
-    let code = wire::read_u32(message.body, 0)?.cast_signed();
-    if code == 0 {
+/// Of an error or the end of a dump: 0 (done), or the positive errno. None if it is cut off.
+fn error_code(frame: &Frame<'_>) -> Option<i32> {
+    let payload = frame.payload();
+    let code = match frame.message_type() {
+        NLMSG_DONE if payload.is_empty() => 0,
+        NLMSG_DONE => DoneBuffer::new_checked(payload).ok()?.code().min(0),
+        _ => ErrorBuffer::new_checked(payload).ok()?.code().map_or(0, i32::from),
+    };
+    Some(code.saturating_abs())
+}
+
+fn refusal(index: u32, code: i32, frame: &Frame<'_>) -> Refusal {
+    Refusal { index, code, text: words(frame).unwrap_or_default() }
+}
+
+/// What the kernel says in words about an error.
+fn words(frame: &Frame<'_>) -> Option<String> {
+    if frame.flags() & NLM_F_ACK_TLVS == 0 {
         return None;
     }
-    // Behind the code stands the header of the refused message, then (if flagged) attributes.
-    let text = if message.flags & NLM_F_ACK_TLVS == 0 {
-        String::new()
-    } else {
-        wire::attributes_after(message.body, 4 + wire::HEADER)
-            .find(|(kind, _)| *kind == NLMSGERR_ATTR_MSG)
-            .map(|(_, text)| wire::read_text(text))
-            .unwrap_or_default()
-    };
-    Some(Refusal { index, code: -code, text })
+    let mut attributes = frame.payload().get(4..)?;
+    if frame.message_type() == NLMSG_ERROR {
+        // Behind the code stands the refused message, or its header only.
+        let capped = frame.flags() & NLM_F_CAPPED != 0;
+        let refused = if capped { HEADER } else { aligned(u32::from_ne_bytes(*attributes.first_chunk()?)) };
+        attributes = attributes.get(refused..)?;
+    }
+    let text = NlasIterator::new(attributes).map_while(Result::ok).find(|nla| nla.kind() == NLMSGERR_ATTR_MSG)?;
+    parse_string(text.value()).ok()
 }
+
+#[cfg(test)]
+pub(super) mod tests;

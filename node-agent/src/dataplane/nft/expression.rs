@@ -1,8 +1,8 @@
 //! A rule's terms as the kernel's expressions: small programs over registers.
 
-use super::super::netlink::wire::Body;
 use super::super::ruleset::{Term, Verdict};
 use super::super::state::Randomization;
+use super::wire::Body;
 
 /// The first 16-byte register: all that these rules need.
 const REGISTER: u32 = 1;

@@ -2,10 +2,14 @@
 //!
 //! No `nft` binary is needed, so the agent's image holds nothing but the agent. Only the expressions that the ruleset
 //! uses are here. Numbers: `linux/netfilter/nf_tables.h`; all integers go in network byte order.
+//!
+//! Written for this crate, unlike the routing family: the libraries for nftables either need a part in C (libnftnl, or the
+//! `nft` program) or come under a licence that does not go with this project's.
 
 mod expression;
 mod readback;
 mod table;
+mod wire;
 
 pub(super) use readback::{Fingerprint, NftEvent, chain_names, event, fingerprint, present, verdicts};
 
@@ -75,8 +79,9 @@ pub(super) fn remove(netlink: &mut Netlink) -> Result<(), DataplaneError> {
 fn transaction(fill: impl FnOnce(&mut Batch)) -> Batch {
     let mut batch = Batch::transaction();
     // The frame names no family, and as its resource the subsystem that the transaction is for.
-    batch.push(BATCH_BEGIN, 0, |body| body.fixed(&header(0, SUBSYSTEM)));
+    let frame = |kind| wire::message(kind, |body| body.fixed(&header(0, SUBSYSTEM)));
+    batch.push(frame(BATCH_BEGIN), 0);
     fill(&mut batch);
-    batch.push_unawaited(BATCH_END, 0, |body| body.fixed(&header(0, SUBSYSTEM)));
+    batch.push_unawaited(frame(BATCH_END), 0);
     batch
 }

@@ -7,10 +7,10 @@ use sha1::{Digest, Sha1};
 
 use super::super::DataplaneError;
 use super::super::layout::NFT_TABLE;
-use super::super::netlink::Netlink;
-use super::super::netlink::wire::{self, Message};
+use super::super::netlink::{Frame, Netlink};
 use super::table::TABLE;
-use super::{FAMILY_IPV4, NFGENMSG, SUBSYSTEM, header, kind, message};
+use super::wire::{self, Body};
+use super::{FAMILY_IPV4, SUBSYSTEM, header, kind, message};
 
 /// What the kernel holds in our table: structure, rules and elements, without counters and handles.
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -20,8 +20,7 @@ pub(in super::super) struct Fingerprint([u8; 20]);
 pub(in super::super) fn present(netlink: &mut Netlink) -> Result<bool, DataplaneError> {
     let tables = netlink.dump(
         "list nftables tables",
-        kind(message::GET_TABLE),
-        |body| body.fixed(&header(FAMILY_IPV4, 0)),
+        wire::message(kind(message::GET_TABLE), |body| body.fixed(&header(FAMILY_IPV4, 0))),
         |found| ours(found).then_some(()),
     )?;
     Ok(!tables.is_empty())
@@ -54,28 +53,29 @@ pub(in super::super) fn fingerprint(netlink: &mut Netlink) -> Result<Option<Fing
     Ok(Some(Fingerprint(digest.finalize().into())))
 }
 
+/// A question about our table.
+fn of_our_table(get: u16, more: impl FnOnce(&mut Body<'_>)) -> wire::Message {
+    wire::message(kind(get), |body| {
+        body.fixed(&header(FAMILY_IPV4, 0));
+        body.text(TABLE, NFT_TABLE);
+        more(body);
+    })
+}
+
 /// The attributes `kept` of all our objects of a kind, as bytes.
 fn list(netlink: &mut Netlink, get: u16, kept: &[u16]) -> Result<Vec<Vec<u8>>, DataplaneError> {
-    netlink.dump(
-        "read the nftables table",
-        kind(get),
-        |body| {
-            body.fixed(&header(FAMILY_IPV4, 0));
-            body.text(TABLE, NFT_TABLE);
-        },
-        |found| {
-            ours(found).then(|| {
-                let mut bytes = Vec::new();
-                for (kind, value) in wire::attributes_after(found.body, NFGENMSG) {
-                    if kept.contains(&kind) {
-                        bytes.extend_from_slice(&kind.to_be_bytes());
-                        bytes.extend_from_slice(value);
-                    }
+    netlink.dump("read the nftables table", of_our_table(get, |_| {}), |found| {
+        ours(found).then(|| {
+            let mut bytes = Vec::new();
+            for (kind, value) in wire::attributes_after_header(found.payload()) {
+                if kept.contains(&kind) {
+                    bytes.extend_from_slice(&kind.to_be_bytes());
+                    bytes.extend_from_slice(value);
                 }
-                bytes
-            })
-        },
-    )
+            }
+            bytes
+        })
+    })
 }
 
 fn set_names(netlink: &mut Netlink) -> Result<Vec<String>, DataplaneError> {
@@ -91,18 +91,10 @@ pub(in super::super) fn chain_names(netlink: &mut Netlink) -> Result<Vec<String>
 
 /// Attribute `name` of all our objects of a kind.
 fn names(netlink: &mut Netlink, get: u16, name: u16) -> Result<Vec<String>, DataplaneError> {
-    netlink.dump(
-        "read the nftables table",
-        kind(get),
-        |body| {
-            body.fixed(&header(FAMILY_IPV4, 0));
-            body.text(TABLE, NFT_TABLE);
-        },
-        |found| {
-            let name = wire::attributes_after(found.body, NFGENMSG).find(|(kind, _)| *kind == name)?;
-            ours(found).then(|| wire::read_text(name.1))
-        },
-    )
+    netlink.dump("read the nftables table", of_our_table(get, |_| {}), |found| {
+        let name = wire::attributes_after_header(found.payload()).find(|(kind, _)| *kind == name)?;
+        ours(found).then(|| wire::read_text(name.1))
+    })
 }
 
 /// Keys of a map of ours, and the chains that they lead to. Of a map that is not there: none.
@@ -127,14 +119,9 @@ fn verdict(element: &[u8]) -> Option<(u32, String)> {
 fn elements(netlink: &mut Netlink, set: &str) -> Result<Vec<Vec<u8>>, DataplaneError> {
     let listed = netlink.dump(
         "read the nftables table",
-        kind(message::GET_ELEMENTS),
-        |body| {
-            body.fixed(&header(FAMILY_IPV4, 0));
-            body.text(TABLE, NFT_TABLE);
-            body.text(2, set);
-        },
+        of_our_table(message::GET_ELEMENTS, |body| body.text(2, set)),
         |found| {
-            let list = wire::attributes_after(found.body, NFGENMSG).find(|(kind, _)| *kind == 3)?;
+            let list = wire::attributes_after_header(found.payload()).find(|(kind, _)| *kind == 3)?;
             Some(wire::attributes(list.1).map(|(_, element)| element.to_vec()).collect::<Vec<_>>())
         },
     )?;
@@ -143,9 +130,9 @@ fn elements(netlink: &mut Netlink, set: &str) -> Result<Vec<Vec<u8>>, DataplaneE
     Ok(elements)
 }
 
-fn ours(found: Message<'_>) -> bool {
-    found.body.first() == Some(&FAMILY_IPV4)
-        && wire::attributes_after(found.body, NFGENMSG)
+fn ours(found: &Frame<'_>) -> bool {
+    found.payload().first() == Some(&FAMILY_IPV4)
+        && wire::attributes_after_header(found.payload())
             .any(|(kind, value)| kind == TABLE && value.strip_suffix(&[0]) == Some(NFT_TABLE.as_bytes()))
 }
 
@@ -159,13 +146,13 @@ pub(in super::super) enum NftEvent {
 }
 
 /// None for what does not concern us.
-pub(in super::super) fn event(heard: Message<'_>) -> Option<NftEvent> {
-    if heard.kind >> 8 != SUBSYSTEM {
+pub(in super::super) fn event(heard: &Frame<'_>) -> Option<NftEvent> {
+    if heard.message_type() >> 8 != SUBSYSTEM {
         return None;
     }
-    if heard.kind == kind(message::NEW_GENERATION) {
+    if heard.message_type() == kind(message::NEW_GENERATION) {
         let (mut process, mut pid) = (String::new(), 0);
-        for (kind, value) in wire::attributes_after(heard.body, NFGENMSG) {
+        for (kind, value) in wire::attributes_after_header(heard.payload()) {
             match kind {
                 2 => pid = wire::read_be32(value)?,
                 3 => process = wire::read_text(value),

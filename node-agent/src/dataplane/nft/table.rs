@@ -1,13 +1,13 @@
 //! The messages that make up our table: itself, chains, sets and maps, elements, rules.
 
+use netlink_packet_core::{NLM_F_APPEND, NLM_F_CREATE};
+
 use super::super::layout::NFT_TABLE;
 use super::super::netlink::Batch;
-use super::super::netlink::socket::NLM_F_CREATE;
-use super::super::netlink::wire::Body;
 use super::super::ruleset::{Chain, ElementChange, HookPoint, Key, RangeSet, Rule, Ruleset, Verdict, VerdictMap};
+use super::wire::{self, Body};
 use super::{FAMILY_IPV4, expression, header, kind, message};
 
-const NLM_F_APPEND: u16 = 0x800;
 /// Attribute 1 of every message: the table's name.
 pub(super) const TABLE: u16 = 1;
 const ACCEPT: u32 = 1;
@@ -28,14 +28,14 @@ const ELEMENTS_PER_MESSAGE: usize = 512;
 /// Deleting needs the thing to exist: it is made first, in the same transaction.
 pub(super) fn push_delete_if_present(batch: &mut Batch) {
     push_table(batch);
-    batch.push(kind(message::DEL_TABLE), 0, |body| {
+    wire::push(batch, kind(message::DEL_TABLE), 0, |body| {
         body.fixed(&header(FAMILY_IPV4, 0));
         body.text(TABLE, NFT_TABLE);
     });
 }
 
 fn push_table(batch: &mut Batch) {
-    batch.push(kind(message::NEW_TABLE), NLM_F_CREATE, |body| {
+    wire::push(batch, kind(message::NEW_TABLE), NLM_F_CREATE, |body| {
         body.fixed(&header(FAMILY_IPV4, 0));
         body.text(TABLE, NFT_TABLE);
     });
@@ -68,7 +68,7 @@ pub(super) fn push_element_change(batch: &mut Batch, change: &ElementChange) {
 }
 
 fn push_chain(batch: &mut Batch, chain: &Chain) {
-    batch.push(kind(message::NEW_CHAIN), NLM_F_CREATE, |body| {
+    wire::push(batch, kind(message::NEW_CHAIN), NLM_F_CREATE, |body| {
         body.fixed(&header(FAMILY_IPV4, 0));
         body.text(TABLE, NFT_TABLE);
         body.text(3, &chain.name);
@@ -143,7 +143,7 @@ fn bounds(set: &RangeSet) -> Vec<(u32, bool)> {
 }
 
 fn push_set(batch: &mut Batch, name: &str, id: u32, rest: impl FnOnce(&mut Body<'_>)) {
-    batch.push(kind(message::NEW_SET), NLM_F_CREATE, |body| {
+    wire::push(batch, kind(message::NEW_SET), NLM_F_CREATE, |body| {
         body.fixed(&header(FAMILY_IPV4, 0));
         body.text(TABLE, NFT_TABLE);
         body.text(2, name);
@@ -185,7 +185,7 @@ fn push_elements<'a>(
 
 fn push_element_list(batch: &mut Batch, kind_of_change: u16, set: &str, fill: impl FnOnce(&mut Body<'_>)) {
     let flags = if kind_of_change == message::NEW_ELEMENTS { NLM_F_CREATE } else { 0 };
-    batch.push(kind(kind_of_change), flags, |body| {
+    wire::push(batch, kind(kind_of_change), flags, |body| {
         body.fixed(&header(FAMILY_IPV4, 0));
         body.text(TABLE, NFT_TABLE);
         body.text(2, set);
@@ -194,7 +194,7 @@ fn push_element_list(batch: &mut Batch, kind_of_change: u16, set: &str, fill: im
 }
 
 fn push_rule(batch: &mut Batch, chain: &str, rule: &Rule) {
-    batch.push(kind(message::NEW_RULE), NLM_F_CREATE | NLM_F_APPEND, |body| {
+    wire::push(batch, kind(message::NEW_RULE), NLM_F_CREATE | NLM_F_APPEND, |body| {
         body.fixed(&header(FAMILY_IPV4, 0));
         body.text(TABLE, NFT_TABLE);
         body.text(2, chain);
