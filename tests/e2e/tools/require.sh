@@ -10,6 +10,7 @@
 #   wire       the simulator against boto3 and moto
 #   programs   the cluster's own programs, built from Go modules: for the chart, and the operator against an API server
 #   cluster    network namespaces, clusters and the demo: root
+# --why-not also knows `netns`: the tests in network namespaces alone.
 # Without a PART all of them are wanted by root; others need `build`, and are told what will be left out.
 set -euo pipefail
 here=$(cd "$(dirname "$0")" && pwd)
@@ -28,6 +29,24 @@ need() {
 }
 lacks() { lacking[$1]+="${lacking[$1]:+; }$2"; }
 root() { [ "$(id -u)" = 0 ]; }
+
+# Whether the kernel still makes network namespaces. One in which a process died with the lock of the network configuration
+# (a bug of a kernel) lets all that touch it wait for ever, and none of them can be killed: it is asked by a process that is left
+# behind.
+makes_namespaces() {
+  local asked tries
+  unshare -n true </dev/null >/dev/null 2>&1 &
+  asked=$!
+  for ((tries = 0; tries < 100; tries++)); do
+    kill -0 "$asked" 2>/dev/null || { wait "$asked"; return; }
+    sleep 0.1
+  done
+  return 1
+}
+look_at_kernel() {
+  if ! root || makes_namespaces; then return; fi
+  lacks "$1" "this kernel makes no network namespace (tried for 10 s). In a container, it takes CAP_SYS_ADMIN; elsewhere start the machine anew"
+}
 
 look() {
   packages=() lacking=() toolchain='' # what rustup can get
@@ -140,6 +159,8 @@ why_not() {
 install=0 parts=()
 if [ "${1:-}" = --why-not ]; then
   look
+  # The cluster's own programs ask the kernel for its addresses.
+  case $2 in netns | programs | cluster) look_at_kernel "$2" ;; esac
   why_not "$2"
   exit
 fi
@@ -152,6 +173,8 @@ done
 
 look
 if [ "$install" = 1 ]; then get "${parts[@]}"; fi
+# Who wants it by name is about to use it.
+if [[ " $* " == *" cluster "* ]]; then look_at_kernel cluster; fi
 status=0
 for part in "${parts[@]}"; do
   reason=$(why_not "$part")

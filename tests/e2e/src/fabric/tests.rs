@@ -39,11 +39,11 @@ impl Cloud for Dictated {
 }
 
 fn root() -> bool {
-    let root = nix::unistd::geteuid().is_root();
-    if !root {
-        eprintln!("left out: the fabric's tests make network namespaces and need root");
+    let can = nix::unistd::geteuid().is_root() && std::env::var_os("ENIPOOL_NO_NETNS").is_none();
+    if !can {
+        eprintln!("left out: the fabric's tests need root, and a kernel that makes network namespaces");
     }
-    root
+    can
 }
 
 fn id(text: &str) -> InstanceId {
