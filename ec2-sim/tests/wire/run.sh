@@ -8,7 +8,6 @@
 set -euo pipefail
 here=$(cd "$(dirname "${BASH_SOURCE[0]}")" && pwd)
 root=$(cd "$here/../../.." && pwd)
-cache=${ENIPOOL_CACHE:-${XDG_CACHE_HOME:-$HOME/.cache}/enipool}
 
 if [ -z "${EC2_SIM_BIN:-}" ]; then
     echo "wire tests: building ec2-sim"
@@ -18,21 +17,6 @@ fi
 [ -x "$EC2_SIM_BIN" ] || { echo "wire tests: $EC2_SIM_BIN is not a program; set EC2_SIM_BIN" >&2; exit 1; }
 export EC2_SIM_BIN
 
-# Named by its contents: a change of requirements makes a new one. Two runs at once wait for each other.
-python=${PYTHON:-python3}
-command -v "$python" >/dev/null || { echo "wire tests: $python is missing (Debian: python3 python3-venv)" >&2; exit 1; }
-venv=$cache/wire-$(cat "$here/requirements.txt" <("$python" --version) | sha256sum | cut -c1-12)
-mkdir -p "$cache"
-exec 9>"$venv.lock"
-flock 9
-if [ ! -e "$venv/complete" ]; then
-    echo "wire tests: installing boto3, moto and pytest into $venv (a minute or two, once)"
-    rm -rf "$venv"
-    "$python" -m venv "$venv"
-    "$venv/bin/pip" install --quiet --disable-pip-version-check -r "$here/requirements.txt"
-    touch "$venv/complete"
-fi
-flock -u 9
-
+python=$("$root/.ci/python-env" wire "$here/requirements.txt")
 export PYTHONDONTWRITEBYTECODE=1
-exec "$venv/bin/python" -m pytest -p no:cacheprovider -q "$@" "$here"
+exec "$python" -m pytest -p no:cacheprovider -q "$@" "$here"

@@ -4,8 +4,8 @@
 # A program that is already there is skipped, so a second run takes milliseconds. It installs nothing on the machine:
 # the Debian packages are checked by `tests/e2e/tools/require.sh`.
 #
-#   install.sh [GROUP...]     groups: etcd kubernetes containerd cni helm (default: all); api-server: of the first two what
-#                             an API server by itself takes
+#   install.sh [GROUP...]     groups: etcd kubernetes containerd cni helm (default: these); api-server: of the first two what
+#                             an API server by itself takes; promtool, and prometheus with it: for alerts and dashboards
 set -euo pipefail
 here=$(cd "$(dirname "$0")" && pwd)
 cache=${ENIPOOL_CACHE:-${XDG_CACHE_HOME:-$HOME/.cache}/enipool}
@@ -120,14 +120,26 @@ cni() {
 
 helm() { build helm "$(module_version helm helm.sh/helm/v4)" helm helm.sh/helm/v4/cmd/helm -ldflags '-s -w'; }
 
+# Of its service discoveries only Kubernetes's: the others are a fifth of the packages.
+prometheus_programs() {
+  local v name p=github.com/prometheus/prometheus; v=$(module_version prometheus $p)
+  for name in "$@"; do
+    build prometheus "$v" "$name" "$p/cmd/$name" -tags remove_all_sd,enable_kubernetes_sd -ldflags "-s -w -X github.com/prometheus/common/version.Version=${v#v}"
+  done
+}
+
+promtool() { prometheus_programs promtool; }
+
+prometheus() { prometheus_programs promtool prometheus; }
+
 why=$("$here/require.sh" --why-not programs)
 [ -z "$why" ] || { echo "missing: $why" >&2; exit 1; }
 mkdir -p "$links" "$cache/build-logs"
 for group in "${@:-etcd kubernetes containerd cni helm}"; do
   for g in $group; do
     case $g in
-      etcd | kubernetes | containerd | cni | helm | api-server) "$g" ;;
-      *) echo "install.sh: no group '$g'; groups: etcd kubernetes containerd cni helm api-server" >&2; exit 2 ;;
+      etcd | kubernetes | containerd | cni | helm | api-server | promtool | prometheus) "$g" ;;
+      *) echo "install.sh: no group '$g'; groups: etcd kubernetes containerd cni helm api-server promtool prometheus" >&2; exit 2 ;;
     esac
   done
 done

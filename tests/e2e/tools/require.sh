@@ -7,7 +7,7 @@
 #
 # The parts:
 #   build      compiling, and the tests that need nothing more
-#   wire       the simulator against boto3 and moto
+#   wire       Python: the simulator against boto3 and moto, and with `programs` the dashboards and alerts
 #   programs   the cluster's own programs, built from Go modules: for the chart, and the operator against an API server
 #   cluster    network namespaces, clusters and the demo: root
 # --why-not also knows `netns`: the tests in network namespaces alone.
