@@ -55,6 +55,11 @@ generate: ## Write the generated files anew: CRDs, the tables of docs/metrics.md
 	cargo run $(filter-out --workspace,$(FLAGS)) -q -p enipool-crds --bin crdgen
 	ENIPOOL_WRITE_DOCS=1 cargo test $(FLAGS) -q --lib -- the_page_of_metrics
 	$(MAKE) manifest
+.PHONY: pictures
+pictures: ## Draw the dashboards anew: docs/images, from recorded series held by a real Prometheus (RECORDING=… for others)
+	@$(NEEDS) --install wire programs
+	@tests/e2e/tools/install.sh prometheus >/dev/null
+	@PATH=$(BIN):$$PATH $$(.ci/python-env dashboards deploy/tests/requirements.txt) deploy/tests/draw.py $(RECORDING)
 .PHONY: manifest
 manifest: ## Write deploy/enipool.yaml anew: the chart as one manifest (needs `make tools`)
 	@PATH=$(BIN):$$PATH deploy/helm/manifest.sh
@@ -108,6 +113,11 @@ test-netns: ## Tests in network namespaces: dataplane and VPC fabric (root)
 .PHONY: test-wire
 test-wire: build ## The simulator's answers, checked with boto3 and against moto
 	EC2_SIM_BIN=$(abspath $(OUT))/release/ec2-sim ec2-sim/tests/wire/run.sh
+.PHONY: test-dashboards
+test-dashboards: ## Dashboards, alarms and alerts: their names and runbook, alerts under promtool, the stack in moto
+	@$(NEEDS) --install wire programs
+	@tests/e2e/tools/install.sh promtool >/dev/null
+	@PATH=$(BIN):$$PATH deploy/tests/run.sh
 .PHONY: test-api-server
 test-api-server: build ## The operator against a real API server, which is started for it
 	@$(NEEDS) --install programs

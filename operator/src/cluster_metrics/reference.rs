@@ -5,6 +5,7 @@ use std::fmt::Write as _;
 use std::path::Path;
 use std::sync::Arc;
 
+use enipool_pool::ec2::Action;
 use prometheus_client::registry::Registry;
 
 use super::table::{Kind, METRICS, Metric, Origin};
@@ -35,17 +36,35 @@ fn cluster_rows(origin: Origin) -> String {
 /// The rows of the operator's own metrics, from the text that Prometheus reads.
 fn process_rows() -> String {
     let mut registry = Registry::default();
-    let _metrics = Metrics::register(&mut registry);
+    count_once(&Metrics::register(&mut registry));
     let mut text = String::new();
     prometheus_client::encoding::text::encode(&mut text, &Arc::new(registry)).unwrap();
-    let mut rows = String::from("| Prometheus | kind | meaning |\n|---|---|---|\n");
+    let mut rows = String::from("| Prometheus | kind | by | meaning |\n|---|---|---|---|\n");
     for line in text.lines().filter_map(|line| line.strip_prefix("# HELP ")) {
         let (name, help) = line.split_once(' ').unwrap();
         let kind = text.lines().find_map(|line| line.strip_prefix(&format!("# TYPE {name} "))).unwrap();
         let series = if kind == "counter" { format!("{name}_total") } else { name.to_owned() };
-        writeln!(rows, "| `{series}` | {kind} | {} |", help.trim_end_matches('.')).unwrap();
+        writeln!(rows, "| `{series}` | {kind} | {} | {} |", labels(&text, &series), help.trim_end_matches('.'))
+            .unwrap();
     }
     rows
+}
+
+/// A family without a series is not in the text: one of each.
+fn count_once(metrics: &Metrics) {
+    metrics.watch_failed("nodes");
+    metrics.object_invalid("nodes");
+    metrics.wrote("enipools", &Ok(()));
+    metrics.called(Action::DescribeSubnets, &Ok(()));
+    metrics.deleted("leaked");
+}
+
+/// The labels of a series, as its first line has them.
+fn labels(text: &str, series: &str) -> String {
+    let first = text.lines().find_map(|line| line.strip_prefix(series)?.strip_prefix('{'));
+    let pairs = first.and_then(|line| line.split_once('}')).map_or("", |(pairs, _)| pairs);
+    let names = pairs.split(',').filter_map(|pair| pair.split_once('='));
+    names.map(|(name, _)| format!("`{name}`")).collect::<Vec<_>>().join(", ")
 }
 
 /// `page` with `rows` between the marks of that name.
